@@ -1,0 +1,97 @@
+//! Files: read the repository once, write beside and rename.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::model::config;
+use crate::model::source::Source;
+
+/// Larger files hold data, not configuration.
+const LARGEST: u64 = 4 << 20;
+
+/// The folder to work on: `given`, or the nearest one upwards that looks like a checkout.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn root(given: Option<&Path>) -> Result<PathBuf, String> {
+    let looks_right = |folder: &Path| ["containers", "argocd"].iter().any(|name| folder.join(name).is_dir());
+    if let Some(given) = given {
+        let root = given.canonicalize().map_err(|error| format!("--root {}: {error}", given.display()))?;
+        return if looks_right(&root) {
+            Ok(root)
+        } else {
+            Err(format!("--root {}: no containers/ or argocd/ in there", given.display()))
+        };
+    }
+    let here = std::env::current_dir().map_err(|error| format!("no working directory: {error}"))?;
+    let found = here.ancestors().find(|folder| looks_right(folder)).map(Path::to_owned);
+    found.ok_or_else(|| "this is not inside a checkout with containers/ or argocd/; name one with --root".to_owned())
+}
+
+/// The files the model is made of.
+pub(crate) fn sources(root: &Path) -> Vec<Source> {
+    let mut files = Vec::new();
+    walk(root, &root.join("containers"), 2, &mut files);
+    walk(root, &root.join("argocd"), 8, &mut files);
+    files.extend(read(root, &root.join(config::PATH)));
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files
+}
+
+fn walk(root: &Path, folder: &Path, depth: usize, files: &mut Vec<Source>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        // The type of the link itself: a loop of links is not followed.
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() && depth > 0 {
+            walk(root, &entry.path(), depth - 1, files);
+        } else if kind.is_file() {
+            files.extend(read(root, &entry.path()));
+        }
+    }
+}
+
+fn read(root: &Path, path: &Path) -> Option<Source> {
+    if path.metadata().ok()?.len() > LARGEST {
+        return None;
+    }
+    let text = std::fs::read_to_string(path).ok()?;
+    let relative = path.strip_prefix(root).ok()?.to_string_lossy().replace('\\', "/");
+    Some(Source::new(&relative, &text))
+}
+
+/// Writes `text` to `path` whole or not at all, keeping the file's permissions.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    let mut file =
+        tempfile::NamedTempFile::new_in(folder).with_context(|| format!("can't write in {}", folder.display()))?;
+    file.write_all(text.as_bytes())?;
+    if let Ok(metadata) = path.metadata() {
+        file.as_file().set_permissions(metadata.permissions())?;
+    } else {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(path).with_context(|| format!("can't replace {}", path.display()))?;
+    Ok(())
+}
+
+/// Appends to a file that somebody else made, as CI's step outputs are.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn append(path: &Path, text: &str) -> Result<()> {
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("can't open {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("can't append to {}", path.display()))
+}

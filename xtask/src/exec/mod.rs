@@ -1,0 +1,10 @@
+//! The one door to the system: commands, files, the environment, signals.
+
+pub(crate) mod env;
+pub(crate) mod fs;
+pub(crate) mod http;
+pub(crate) mod lock;
+pub(crate) mod parallel;
+pub(crate) mod redact;
+pub(crate) mod run;
+pub(crate) mod signal;

@@ -1,0 +1,74 @@
+//! Parse, find the root, call, report, exit code.
+
+mod checks;
+mod cli;
+mod commands;
+mod exec;
+mod forge;
+mod model;
+mod registry;
+mod report;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+use serde_json::{Value, json};
+
+use cli::Cli;
+use commands::Context;
+use exec::redact::Redactor;
+use exec::run::System;
+use model::failure::Failure;
+use model::repo::Repo;
+use report::{Format, Outcome, Reporter, findings};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    exec::signal::listen();
+    let report = Reporter { format: cli.format, redactor: redactor() };
+    let result = run(&cli, &report);
+    ExitCode::from(finish(&report, result))
+}
+
+fn run(cli: &Cli, report: &Reporter) -> Result<Outcome> {
+    let root = exec::fs::root(cli.root.as_deref()).map_err(Failure::environment)?;
+    let repo = Repo::load(exec::fs::sources(&root))
+        .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
+    let system = System { root, verbosity: cli.verbose, redactor: report.redactor.clone() };
+    cli.command.run(&Context { system, report: report.clone(), repo })
+}
+
+/// Knows what is secret in the environment and in the registry's auth file.
+fn redactor() -> Redactor {
+    let mut secrets = exec::env::secret_values();
+    if let Ok(Some(credentials)) = registry::Credentials::find("") {
+        secrets.push(credentials.secret().to_owned());
+    }
+    Redactor::new(secrets)
+}
+
+fn finish(report: &Reporter, result: Result<Outcome>) -> u8 {
+    let (code, value): (u8, Value) = match result {
+        Ok(outcome) => {
+            if report.format == Format::Human {
+                report.data(&outcome.human);
+            }
+            (outcome.code, json!({"ok": outcome.code == 0, "exit": outcome.code, "result": outcome.json}))
+        }
+        Err(error) => {
+            let failure =
+                error.downcast::<Failure>().unwrap_or_else(|error| Failure::environment(format!("{error:#}")));
+            report.say(findings::failure(&failure).trim_end());
+            (
+                failure.exit_code(),
+                json!({"ok": false, "exit": failure.exit_code(), "error": findings::failure_json(&failure)}),
+            )
+        }
+    };
+    if report.format == Format::Json {
+        report.data(&value.to_string());
+    }
+    code
+}

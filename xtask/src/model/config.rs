@@ -1,0 +1,194 @@
+//! `xtask/blumeops.toml`: what the repository can't say itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::finding::Finding;
+use super::image::{Architecture, Home};
+use super::source::Source;
+
+/// Where the file is, seen from the root.
+pub(crate) const PATH: &str = "xtask/blumeops.toml";
+
+/// An `http` or `https` address without path, user or password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) secure: bool,
+    /// Host and, where given, port.
+    pub(crate) authority: String,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.secure { "https" } else { "http" }, self.authority)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => return Err("expected http://host[:port] or https://host[:port]".to_owned()),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        if authority.is_empty() || !authority.chars().all(allowed) {
+            return Err(
+                "expected a host and perhaps a port after http:// or https://, no path and no credentials".to_owned()
+            );
+        }
+        Ok(Self { secure, authority: authority.to_owned() })
+    }
+}
+
+/// The forge that builds what is tagged.
+#[derive(Clone, Debug)]
+pub(crate) struct Forge {
+    pub(crate) url: Option<Endpoint>,
+    /// `owner/name`
+    pub(crate) repository: String,
+    pub(crate) remote: String,
+    pub(crate) branch: String,
+    pub(crate) workflow: String,
+}
+
+/// A cluster that Applications may name as their destination.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub(crate) name: String,
+    pub(crate) server: String,
+    pub(crate) architecture: Architecture,
+}
+
+/// The whole file, valid.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Where our images are named; without a file it is read off the manifests.
+    pub(crate) home: Option<Home>,
+    pub(crate) forge: Forge,
+    pub(crate) clusters: Vec<Cluster>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawConfig {
+    registry: Option<RawRegistry>,
+    forge: RawForge,
+    clusters: BTreeMap<String, RawCluster>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRegistry {
+    host: String,
+    namespace: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawForge {
+    url: Option<String>,
+    repository: String,
+    remote: String,
+    branch: String,
+    workflow: String,
+}
+
+impl Default for RawForge {
+    fn default() -> Self {
+        Self {
+            url: None,
+            repository: String::new(),
+            remote: "origin".to_owned(),
+            branch: "main".to_owned(),
+            workflow: "build-container-nix.yaml".to_owned(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCluster {
+    server: String,
+    architecture: Architecture,
+}
+
+impl Config {
+    /// Reads the file; without one, everything has the default that most repositories of this layout share.
+    ///
+    /// # Errors
+    /// A finding at the line that is unknown, missing or malformed.
+    pub(crate) fn parse(source: Option<&Source>) -> Result<Self, Box<Finding>> {
+        let empty = Source::new(PATH, "");
+        let source = source.unwrap_or(&empty);
+        let raw: RawConfig = toml::from_str(&source.text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            Box::new(Finding::environment("config", error.message().to_owned()).at(source.place(span.start, span.end)))
+        })?;
+        let bad = |value: &str, why: String| Box::new(Finding::environment("config", why).at(source.find(value)));
+        for (value, what) in
+            [(&raw.forge.remote, "remote"), (&raw.forge.branch, "branch"), (&raw.forge.workflow, "workflow")]
+        {
+            plain(value).map_err(|why| bad(value, format!("{what}: {why}")))?;
+        }
+        let home = raw.registry.map(|registry| Home { host: registry.host, namespace: registry.namespace });
+        if let Some(home) = &home {
+            plain(&home.host).and_then(|()| plain(&home.namespace)).map_err(|why| bad(&home.host, why))?;
+        }
+        let url = raw.forge.url.map(|url| url.parse().map_err(|why| bad(&url, why))).transpose()?;
+        let RawForge { repository, remote, branch, workflow, .. } = raw.forge;
+        let clusters = raw.clusters.into_iter();
+        Ok(Self {
+            home,
+            forge: Forge { url, repository, remote, branch, workflow },
+            clusters: clusters
+                .map(|(name, RawCluster { server, architecture })| Cluster { name, server, architecture })
+                .collect(),
+        })
+    }
+}
+
+/// A word that can stand in a command line or a path without meaning anything else.
+fn plain(text: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | ':');
+    if text.is_empty() || text.starts_with('-') || text.contains("..") || !text.chars().all(allowed) {
+        return Err(format!("{text:?} is not a plain name"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_found_at_their_line() {
+        for (text, line) in [
+            ("[forge]\nremot = 'x'\n", 2),
+            ("[forge]\n\nurl = 'ftp://x'\n", 3),
+            ("[clusters.a]\nserver = 'x'\narchitecture = 'mips'\n", 3),
+            ("[forge]\nremote = '--upload-pack=x'\n", 2),
+        ] {
+            let finding = Config::parse(Some(&Source::new(PATH, text))).unwrap_err();
+            assert_eq!(finding.place.unwrap().line_column().0, line, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_file_is_a_valid_configuration() {
+        let config = Config::parse(None).unwrap();
+        assert_eq!((config.forge.remote.as_str(), config.forge.branch.as_str()), ("origin", "main"));
+    }
+
+    #[test]
+    fn endpoints_hold_no_credentials() {
+        assert!("https://a:b@c".parse::<Endpoint>().is_err());
+        assert_eq!("http://127.0.0.1:5000/".parse::<Endpoint>().unwrap().to_string(), "http://127.0.0.1:5000");
+    }
+}

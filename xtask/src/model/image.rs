@@ -1,0 +1,138 @@
+//! Images: where they live, what an expression declares of them, what a registry says they are.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::ContainerName;
+
+/// Host and namespace under which our images are named: `registry.ops.eblu.me/blumeops`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Home {
+    pub(crate) host: String,
+    pub(crate) namespace: String,
+}
+
+impl Home {
+    /// The image of `container`, without a tag, as manifests name it.
+    pub(crate) fn image(&self, container: &ContainerName) -> String {
+        format!("{self}/{container}")
+    }
+
+    /// The image's repository as its registry knows it.
+    pub(crate) fn repository(&self, container: &ContainerName) -> String {
+        format!("{}/{container}", self.namespace)
+    }
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.namespace)
+    }
+}
+
+/// Splits `host/namespace/name:tag@digest` into the image and its tag.
+pub(crate) fn split_reference(reference: &str) -> (&str, Option<&str>) {
+    let without_digest = reference.split('@').next().unwrap_or(reference);
+    match without_digest.rsplit_once(':') {
+        // A colon before the last slash belongs to the host's port.
+        Some((image, tag)) if !tag.contains('/') => (image, Some(tag)),
+        _ => (without_digest, None),
+    }
+}
+
+/// The part of an image's configuration that decides how it runs. Field names as in the image specification.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct RunConfig {
+    #[serde(deserialize_with = "null_as_default")]
+    pub(crate) entrypoint: Vec<String>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub(crate) cmd: Vec<String>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub(crate) env: Vec<String>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub(crate) exposed_ports: BTreeMap<String, serde_json::Value>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub(crate) user: String,
+    #[serde(deserialize_with = "null_as_default")]
+    pub(crate) working_dir: String,
+}
+
+impl RunConfig {
+    /// `6379/tcp, …`
+    pub(crate) fn ports(&self) -> Vec<&str> {
+        self.exposed_ports.keys().map(String::as_str).collect()
+    }
+}
+
+/// Registries write `null` where a list is empty.
+fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// What a Nix expression declares, as far as evaluation tells.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct Declared {
+    pub(crate) name: String,
+    pub(crate) config: RunConfig,
+    /// The version of the package set it was evaluated with.
+    pub(crate) nixpkgs: String,
+}
+
+/// An image's configuration file: what the digest `config` of a manifest names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageConfig {
+    #[serde(default)]
+    pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) os: String,
+    #[serde(default)]
+    pub(crate) config: RunConfig,
+}
+
+/// Of which processor an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Architecture {
+    Amd64,
+    Arm64,
+}
+
+impl Architecture {
+    /// As images and Kubernetes name it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// As Nix names the Linux system of that processor.
+    pub(crate) fn nix_system(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-linux",
+            Self::Arm64 => "aarch64-linux",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_split_at_the_tag() {
+        assert_eq!(split_reference("h:5000/a/b:v1@sha256:0"), ("h:5000/a/b", Some("v1")));
+        assert_eq!(split_reference("h:5000/a/b"), ("h:5000/a/b", None));
+        assert_eq!(split_reference("redis"), ("redis", None));
+    }
+
+    #[test]
+    fn null_lists_are_empty() {
+        let config: RunConfig =
+            serde_json::from_str(r#"{"Entrypoint":null,"Cmd":["a"],"ExposedPorts":{"1/tcp":{}}}"#).unwrap();
+        assert_eq!((config.entrypoint.len(), config.cmd.len(), config.ports()), (0, 1, vec!["1/tcp"]));
+    }
+}

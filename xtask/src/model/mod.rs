@@ -1,0 +1,15 @@
+//! What the repository says, typed. Pure: text in, values and findings out.
+
+pub(crate) mod config;
+pub(crate) mod digest;
+pub(crate) mod failure;
+pub(crate) mod finding;
+pub(crate) mod image;
+pub(crate) mod kustomization;
+pub(crate) mod name;
+pub(crate) mod repo;
+pub(crate) mod source;
+pub(crate) mod suggest;
+pub(crate) mod tag;
+pub(crate) mod version;
+pub(crate) mod yaml;

@@ -1,0 +1,298 @@
+//! The repository as one value: containers, kustomizations, image references and Applications.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::config::{Cluster, Config};
+use super::finding::Finding;
+use super::image::{Home, split_reference};
+use super::kustomization::{FILE_NAMES, ImageEntry, Kustomization};
+use super::name::ContainerName;
+use super::source::{Place, Source};
+use super::suggest::nearest;
+use super::tag::BuildKind;
+use super::yaml;
+
+/// One folder under `containers/`.
+#[derive(Clone, Debug)]
+pub(crate) struct Container {
+    pub(crate) name: ContainerName,
+    /// In order of preference: Nix first.
+    pub(crate) kinds: Vec<BuildKind>,
+}
+
+impl Container {
+    /// The folder, relative to the root.
+    pub(crate) fn folder(&self) -> String {
+        format!("containers/{}", self.name)
+    }
+
+    /// The Nix expression, relative to the root.
+    pub(crate) fn expression(&self) -> String {
+        format!("{}/default.nix", self.folder())
+    }
+}
+
+/// An `image:` in a manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageUse {
+    pub(crate) image: String,
+    pub(crate) tag: Option<String>,
+    pub(crate) place: Place,
+}
+
+/// An Application, as far as releasing needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Application {
+    pub(crate) path: String,
+    pub(crate) server: String,
+}
+
+/// Everything that was read.
+#[derive(Debug)]
+pub(crate) struct Repo {
+    pub(crate) config: Config,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) kustomizations: Vec<Kustomization>,
+    pub(crate) uses: Vec<ImageUse>,
+    pub(crate) applications: Vec<Application>,
+    /// What could not be read.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// Who uses an image.
+pub(crate) struct Users<'a> {
+    /// Entries that pin it.
+    pub(crate) entries: Vec<(&'a Kustomization, &'a ImageEntry)>,
+    /// Manifests that name it with no entry to pin it.
+    pub(crate) unpinned: Vec<&'a ImageUse>,
+}
+
+impl Repo {
+    /// Builds the model from the files of a checkout.
+    ///
+    /// # Errors
+    /// A finding in the configuration; all other findings are collected in the value.
+    pub(crate) fn load(files: Vec<Source>) -> Result<Self, Box<Finding>> {
+        let config = Config::parse(files.iter().find(|file| &*file.path == super::config::PATH))?;
+        let containers = containers(&files);
+        let mut repo =
+            Self { config, containers, kustomizations: vec![], uses: vec![], applications: vec![], findings: vec![] };
+        for file in files.into_iter().filter(|file| file.path.starts_with("argocd/")) {
+            if let Err(finding) = repo.read(file) {
+                repo.findings.push(*finding);
+            }
+        }
+        Ok(repo)
+    }
+
+    fn read(&mut self, file: Source) -> Result<(), Box<Finding>> {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        if FILE_NAMES.contains(&name) {
+            self.kustomizations.push(Kustomization::parse(file)?);
+        } else if has_extension(name, &["yaml", "yml"]) {
+            for document in yaml::parse(&file)? {
+                self.applications.extend(application(&document));
+                document.walk(&mut |key, value| {
+                    if let (Some("image"), Some(reference)) = (key.text(), value.text()) {
+                        let (image, tag) = split_reference(reference);
+                        let (image, tag) = (image.to_owned(), tag.map(str::to_owned));
+                        self.uses.push(ImageUse { image, tag, place: value.place(&file) });
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The container called `name`.
+    ///
+    /// # Errors
+    /// A finding with the nearest name that exists.
+    pub(crate) fn container(&self, name: &ContainerName) -> Result<&Container, Finding> {
+        if let Some(container) = self.containers.iter().find(|container| &container.name == name) {
+            return Ok(container);
+        }
+        let names = || self.containers.iter().map(|container| container.name.as_str());
+        let help = match nearest(name.as_str(), names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if self.containers.is_empty() => "this checkout has no containers/<name>/default.nix".to_owned(),
+            None => format!("there are: {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        Err(Finding::error("no-such-container", format!("there is no container `{name}`")).help(help))
+    }
+
+    /// Where our images are named: configured, or the home that most references to our containers share.
+    ///
+    /// # Errors
+    /// A finding when neither is to be had.
+    pub(crate) fn home(&self) -> Result<Home, Finding> {
+        if let Some(home) = &self.config.home {
+            return Ok(home.clone());
+        }
+        let mut votes = BTreeMap::<Home, usize>::new();
+        let entries = self.kustomizations.iter().flat_map(|kustomization| &kustomization.images).map(ImageEntry::image);
+        for image in self.uses.iter().map(|used| used.image.as_str()).chain(entries) {
+            if let Some(home) = home_of(image, &self.containers) {
+                *votes.entry(home).or_default() += 1;
+            }
+        }
+        votes.into_iter().max_by_key(|&(_, count)| count).map(|(home, _)| home).ok_or_else(|| {
+            Finding::environment("no-registry", "it is not known in which registry the images live")
+                .help(format!("write [registry] with host and namespace into {}", super::config::PATH))
+        })
+    }
+
+    /// Everything that decides or needs the tag of `image`.
+    pub(crate) fn users(&self, image: &str) -> Users<'_> {
+        let pinning = |kustomization: &&Kustomization| kustomization.images.iter().any(|entry| entry.image() == image);
+        let pinned: BTreeSet<String> = self.kustomizations.iter().filter(pinning).flat_map(|k| self.reach(k)).collect();
+        let entries = self.kustomizations.iter().flat_map(|kustomization| {
+            let entries = kustomization.images.iter().filter(|entry| entry.image() == image);
+            entries.map(move |entry| (kustomization, entry))
+        });
+        let is_unpinned = |used: &&ImageUse| {
+            used.image == image
+                && !pinned.contains(used.place.source.folder())
+                && !pinned.contains(&*used.place.source.path)
+        };
+        Users { entries: entries.collect(), unpinned: self.uses.iter().filter(is_unpinned).collect() }
+    }
+
+    /// The clusters that run what is under `folder`, as the Applications say.
+    pub(crate) fn clusters_of(&self, folder: &str) -> Vec<&Cluster> {
+        let servers = self
+            .applications
+            .iter()
+            .filter(|application| application.path == folder)
+            .map(|application| &application.server);
+        servers.filter_map(|server| self.config.clusters.iter().find(|cluster| &cluster.server == server)).collect()
+    }
+
+    /// The clusters that run `image`, each once.
+    pub(crate) fn clusters_running(&self, image: &str) -> Vec<&Cluster> {
+        let users = self.users(image);
+        let mut clusters: Vec<&Cluster> = users
+            .entries
+            .iter()
+            .flat_map(|(kustomization, _)| self.clusters_of(kustomization.source.folder()))
+            .collect();
+        clusters.sort_by(|a, b| a.name.cmp(&b.name));
+        clusters.dedup_by(|a, b| a.name == b.name);
+        clusters
+    }
+
+    /// Paths and folders that `kustomization` renders: its own and, in turn, what it includes.
+    fn reach(&self, kustomization: &Kustomization) -> BTreeSet<String> {
+        let mut seen = BTreeSet::from([kustomization.source.folder().to_owned()]);
+        let mut queue = kustomization.includes.clone();
+        while let Some(path) = queue.pop() {
+            if let Some(next) = self.kustomizations.iter().find(|k| k.source.folder() == path) {
+                queue.extend(next.includes.iter().filter(|path| !seen.contains(*path)).cloned());
+            }
+            seen.insert(path);
+        }
+        seen
+    }
+}
+
+fn containers(files: &[Source]) -> Vec<Container> {
+    let mut found = BTreeMap::<ContainerName, BTreeSet<BuildKind>>::new();
+    for file in files {
+        let Some((folder, kind)) = file.path.strip_prefix("containers/").and_then(|rest| rest.split_once('/')) else {
+            continue;
+        };
+        let kind = match kind {
+            "default.nix" => BuildKind::Nix,
+            "Dockerfile" => BuildKind::Dockerfile,
+            _ => continue,
+        };
+        if let Ok(name) = folder.parse() {
+            found.entry(name).or_default().insert(kind);
+        }
+    }
+    found.into_iter().map(|(name, kinds)| Container { name, kinds: kinds.into_iter().collect() }).collect()
+}
+
+fn application(document: &yaml::Node) -> Option<Application> {
+    if document.get("kind")?.text()? != "Application" {
+        return None;
+    }
+    let path = document.path(&["spec", "source", "path"])?.text()?.trim_end_matches('/').to_owned();
+    let server = document.path(&["spec", "destination", "server"])?.text()?.to_owned();
+    Some(Application { path, server })
+}
+
+fn home_of(image: &str, containers: &[Container]) -> Option<Home> {
+    let (rest, name) = image.rsplit_once('/')?;
+    let (host, namespace) = rest.split_once('/')?;
+    let ours = host.contains(['.', ':']) && containers.iter().any(|container| container.name.as_str() == name);
+    ours.then(|| Home { host: host.to_owned(), namespace: namespace.to_owned() })
+}
+
+fn has_extension(name: &str, extensions: &[&str]) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, extension)| extensions.contains(&extension))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A repository from one string: `//- path` starts each file.
+    pub(crate) fn repo(text: &str) -> Repo {
+        let files = text.split("//- ").skip(1).map(|part| {
+            let (path, body) = part.split_once('\n').unwrap_or((part, ""));
+            Source::new(path.trim(), body)
+        });
+        Repo::load(files.collect()).unwrap()
+    }
+
+    const SMALL: &str = "
+//- containers/authentik/default.nix
+//- containers/redis/Dockerfile
+//- containers/redis/default.nix
+//- argocd/apps/a.yaml
+kind: Application
+spec:
+  source: {path: argocd/manifests/a}
+  destination: {server: https://r:6443}
+//- xtask/blumeops.toml
+[clusters.ringtail]
+server = 'https://r:6443'
+architecture = 'amd64'
+//- argocd/manifests/a/kustomization.yaml
+resources: [../base, d.yaml]
+images:
+  - name: reg.example/ops/authentik
+    newTag: v1.0.0-nix
+//- argocd/manifests/base/kustomization.yaml
+resources: [d.yaml]
+//- argocd/manifests/base/d.yaml
+spec: {containers: [{image: reg.example/ops/authentik:kustomized}]}
+//- argocd/manifests/b/d.yaml
+spec: {containers: [{image: 'reg.example/ops/authentik:v1'}]}
+//- argocd/manifests/broken/d.yaml
+a: [
+";
+
+    #[test]
+    fn a_small_repository_is_understood() {
+        let repo = repo(SMALL);
+        assert_eq!(repo.containers.len(), 2);
+        assert_eq!(repo.containers[1].kinds, [BuildKind::Nix, BuildKind::Dockerfile]);
+        assert_eq!(repo.home().unwrap().to_string(), "reg.example/ops");
+        let users = repo.users("reg.example/ops/authentik");
+        assert_eq!(users.entries.len(), 1);
+        assert_eq!(
+            users.unpinned.iter().map(|u| u.place.to_string()).collect::<Vec<_>>(),
+            ["argocd/manifests/b/d.yaml:1:29"]
+        );
+        assert_eq!(repo.clusters_running("reg.example/ops/authentik")[0].name, "ringtail");
+        assert_eq!(repo.findings.len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_name_gets_the_near_one() {
+        let finding = repo(SMALL).container(&"autentik".parse().unwrap()).unwrap_err();
+        assert_eq!(finding.help.as_deref(), Some("did you mean `authentik`?"));
+    }
+}

@@ -1,0 +1,108 @@
+//! Being let in: basic and bearer authentication, credentials from the environment or an auth file.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use crate::exec::env;
+use crate::exec::http::{Client, Request};
+use crate::model::failure::Failure;
+
+/// User and password in the form that both HTTP and auth files use.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    encoded: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+impl Credentials {
+    /// From the environment, else from the auth file that skopeo and docker share.
+    ///
+    /// # Errors
+    /// A file that is named but can't be read.
+    pub(crate) fn find(host: &str) -> Result<Option<Self>, String> {
+        let user = env::credential("BLUMEOPS_REGISTRY_USERNAME")?;
+        if let (Some(user), Some(password)) = (user, env::credential("BLUMEOPS_REGISTRY_PASSWORD")?) {
+            return Ok(Some(Self { encoded: STANDARD.encode(format!("{user}:{password}")) }));
+        }
+        Ok(auth_files().into_iter().find_map(|file| from_file(&std::fs::read_to_string(file).ok()?, host)))
+    }
+
+    pub(crate) fn basic(&self) -> String {
+        format!("Basic {}", self.encoded)
+    }
+
+    /// What must not be shown.
+    pub(crate) fn secret(&self) -> &str {
+        &self.encoded
+    }
+
+    /// An auth file for `host`, as skopeo reads it.
+    pub(crate) fn auth_file(&self, host: &str) -> String {
+        serde_json::json!({"auths": {host: {"auth": self.encoded}}}).to_string()
+    }
+}
+
+fn auth_files() -> Vec<PathBuf> {
+    let file = |variable: &str, rest: &str| env::var(variable).map(|base| PathBuf::from(base).join(rest));
+    let given = env::var("REGISTRY_AUTH_FILE").map(PathBuf::from);
+    [given, file("XDG_RUNTIME_DIR", "containers/auth.json"), file("HOME", ".docker/config.json")]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn from_file(text: &str, host: &str) -> Option<Credentials> {
+    let value: serde_json::Value = serde_json::from_str(text).ok()?;
+    let encoded = value.get("auths")?.get(host)?.get("auth")?.as_str()?;
+    Some(Credentials { encoded: encoded.to_owned() })
+}
+
+/// The address of the token server that a `Bearer` challenge names, with its question.
+pub(super) fn bearer(challenge: &str) -> Option<String> {
+    let parameters = challenge.strip_prefix("Bearer ")?;
+    let find = |name: &str| parameters.split_once(&format!("{name}=\""))?.1.split('"').next();
+    let question =
+        ["service", "scope"].iter().filter_map(|name| Some(format!("{name}={}", find(name)?))).collect::<Vec<_>>();
+    Some(format!("{}?{}", find("realm")?, question.join("&")))
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// Asks the token server.
+pub(super) fn token(client: &Client, url: &str, basic: Option<&str>) -> Result<String> {
+    let mut response = client.get(&Request { url, accept: "application/json", authorization: basic, patient: true })?;
+    let status = response.status();
+    let token = response.body_mut().read_json::<Token>().ok().and_then(|token| token.token.or(token.access_token));
+    let token = token
+        .ok_or_else(|| Failure::environment(format!("{url}: the token server answered {status} and gave no token")))?;
+    Ok(format!("Bearer {token}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_and_auth_files() {
+        let challenge = r#"Bearer realm="https://r/token",service="r",scope="repository:a/b:pull""#;
+        assert_eq!(bearer(challenge).as_deref(), Some("https://r/token?service=r&scope=repository:a/b:pull"));
+        assert_eq!(bearer("Basic realm=\"x\""), None);
+        let credentials = Credentials { encoded: "dTpw".into() };
+        assert_eq!(from_file(&credentials.auth_file("h:1"), "h:1").unwrap().basic(), "Basic dTpw");
+        assert_eq!(format!("{credentials:?}"), "Credentials");
+    }
+}

@@ -1,0 +1,214 @@
+//! Every external program: the least version, why, who needs it, and how it is installed.
+
+use super::{Invocation, line};
+use crate::model::failure::Failure;
+
+/// A program the commands rely on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    /// Least version, with what came with it.
+    pub(crate) minimum: &'static [u32],
+    pub(crate) reason: &'static str,
+    /// The argument that prints the version.
+    pub(crate) version: &'static str,
+    pub(crate) needed_by: &'static [&'static str],
+    pub(crate) debian: &'static str,
+    pub(crate) nixos: &'static str,
+    pub(crate) macos: &'static str,
+    pub(crate) mise: &'static str,
+}
+
+/// Asked by `mise` where it has nothing to offer.
+const NOT_IN_MISE: &str = "-";
+
+/// The table.
+pub(crate) const TOOLS: &[Tool] = &[
+    Tool {
+        program: "git",
+        minimum: &[2, 31],
+        reason: "GIT_CONFIG_COUNT and --path-format",
+        version: "--version",
+        needed_by: &["release", "publish", "rehearse", "tests"],
+        debian: "git",
+        nixos: "git",
+        macos: "git",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "nix-build",
+        minimum: &[2, 4],
+        reason: "stores below a root",
+        version: "--version",
+        needed_by: &["build", "release", "publish", "rehearse", "tests"],
+        debian: "nix-bin",
+        nixos: "nix",
+        macos: "nix (nixos.org installer)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "nix-instantiate",
+        minimum: &[2, 4],
+        reason: "evaluation to JSON",
+        version: "--version",
+        needed_by: &["build", "release", "publish", "rehearse", "tests"],
+        debian: "nix-bin",
+        nixos: "nix",
+        macos: "nix (nixos.org installer)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "skopeo",
+        minimum: &[1, 9],
+        reason: "--retry-times",
+        version: "--version",
+        needed_by: &["publish", "release --here", "rehearse", "tests"],
+        debian: "skopeo",
+        nixos: "skopeo",
+        macos: "skopeo",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "docker-registry",
+        minimum: &[2, 8],
+        reason: "the rehearsal's registry",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: "docker-registry",
+        nixos: "docker-distribution",
+        macos: "(Linux only)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "python3",
+        minimum: &[3, 9],
+        reason: "writes the stand-in's layers",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: "python3",
+        nixos: "python3",
+        macos: "python3",
+        mise: "python",
+    },
+    Tool {
+        program: "patchelf",
+        minimum: &[0, 14],
+        reason: "moves real programs into the store",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: "patchelf",
+        nixos: "patchelf",
+        macos: "(Linux only)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "redis-server",
+        minimum: &[7],
+        reason: "what the redis image holds",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: "redis-server",
+        nixos: "redis",
+        macos: "redis",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "psql",
+        minimum: &[13],
+        reason: "asks the database for the stand-in ak",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: "postgresql-client",
+        nixos: "postgresql",
+        macos: "postgresql",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "socat",
+        minimum: &[1, 7],
+        reason: "listens for the stand-in ak",
+        version: "-V",
+        needed_by: &["rehearse", "tests"],
+        debian: "socat",
+        nixos: "socat",
+        macos: "socat",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "openssl",
+        minimum: &[3],
+        reason: "certificates of the stand-ins",
+        version: "version",
+        needed_by: &["rehearse", "tests"],
+        debian: "openssl",
+        nixos: "openssl",
+        macos: "openssl",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "dumb-init",
+        minimum: &[1, 2],
+        reason: "process 1 of the authentik image",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: "dumb-init",
+        nixos: "dumb-init",
+        macos: "(Linux only)",
+        mise: NOT_IN_MISE,
+    },
+];
+
+/// The tool that `program` is.
+pub(crate) fn find(program: &str) -> Option<&'static Tool> {
+    TOOLS.iter().find(|tool| tool.program == program)
+}
+
+/// Asks for the version.
+pub(crate) fn version(tool: &Tool) -> Invocation {
+    let (program, argument) = (tool.program, tool.version);
+    line!("{program} {argument}").limit(std::time::Duration::from_secs(10))
+}
+
+/// The first thing in `output` that looks like a version.
+pub(crate) fn parse_version(output: &str) -> Option<Vec<u32>> {
+    let candidates = output.split(|c: char| !c.is_ascii_digit() && c != '.');
+    let numbers =
+        |word: &str| word.trim_matches('.').split('.').map(|part| part.parse().ok()).collect::<Option<Vec<u32>>>();
+    candidates.filter(|word| word.trim_matches('.').contains('.')).find_map(numbers)
+}
+
+/// How to install it, in one line.
+pub(crate) fn install_hint(program: &str) -> String {
+    match find(program) {
+        Some(tool) => format!(
+            "Debian: apt-get install {}; NixOS: {}; macOS: {}; or `cargo xtask setup`",
+            tool.debian, tool.nixos, tool.macos
+        ),
+        None => "install it and put it on PATH".to_owned(),
+    }
+}
+
+/// The failure of a command whose program is not there.
+pub(crate) fn missing(program: &str) -> Failure {
+    Failure::environment(format!("{program} is not installed (not on PATH)")).next(install_hint(program))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_the_programs_print() {
+        let cases: [(&str, &[u32]); 5] = [
+            ("git version 2.39.5\n", &[2, 39, 5]),
+            ("nix-build (Nix) 2.8.0", &[2, 8, 0]),
+            ("Redis server v=7.0.15 sha=0:0", &[7, 0, 15]),
+            ("psql (PostgreSQL) 15.18 (Debian)", &[15, 18]),
+            ("docker-registry github.com/x/y 2.8.2+ds1", &[2, 8, 2]),
+        ];
+        for (output, version) in cases {
+            assert_eq!(parse_version(output).as_deref(), Some(version), "{output}");
+        }
+        assert_eq!(parse_version("no version"), None);
+    }
+}

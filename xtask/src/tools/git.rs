@@ -1,0 +1,211 @@
+//! git: tags, the remote's refs, what has changed. Parsed values, never porcelain meant for people.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Invocation, line};
+use crate::model::tag::GitTag;
+
+/// A commit or tag object.
+pub(crate) type ObjectId = String;
+
+/// Never ask, never take locks for reading, never start housekeeping that outlives the command,
+/// never quote paths.
+const ENV: [(&str, &str); 8] = [
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_OPTIONAL_LOCKS", "0"),
+    ("GIT_CONFIG_COUNT", "3"),
+    ("GIT_CONFIG_KEY_0", "gc.auto"),
+    ("GIT_CONFIG_VALUE_0", "0"),
+    ("GIT_CONFIG_KEY_1", "maintenance.auto"),
+    ("GIT_CONFIG_VALUE_1", "false"),
+    ("GIT_CONFIG_KEY_2", "core.quotePath"),
+];
+const REST: [(&str, &str); 1] = [("GIT_CONFIG_VALUE_2", "false")];
+
+/// A push or fetch over a sleepy tailnet.
+const NETWORK: Duration = Duration::from_secs(120);
+
+fn git(invocation: Invocation) -> Invocation {
+    invocation.env(&ENV).env(&REST)
+}
+
+/// Where the checkout's own git folder is; locks live there.
+pub(crate) fn common_dir() -> Invocation {
+    git(line!("git rev-parse --path-format=absolute --git-common-dir"))
+}
+
+/// The commit that `revision` names.
+pub(crate) fn commit_of(revision: &str) -> Invocation {
+    let revision = format!("{revision}^{{commit}}");
+    git(line!("git rev-parse --verify --quiet --end-of-options {revision}"))
+}
+
+/// The branch that is checked out; empty when none is.
+pub(crate) fn current_branch() -> Invocation {
+    git(line!("git branch --show-current"))
+}
+
+/// Paths below `paths` that differ from HEAD or are not tracked.
+pub(crate) fn status(paths: &[String]) -> Invocation {
+    git(line!("git status --porcelain=v1 -z --untracked-files=all --ignored=no -- {paths...}"))
+}
+
+/// Reads `status -z`: the paths.
+pub(crate) fn parse_status(output: &str) -> Vec<String> {
+    let mut fields = output.split('\0');
+    let mut paths = Vec::new();
+    while let Some(field) = fields.next() {
+        let Some((state, path)) = field.split_at_checked(3) else { continue };
+        paths.push(path.to_owned());
+        if state.starts_with(['R', 'C']) {
+            fields.next(); // where it was renamed from
+        }
+    }
+    paths
+}
+
+/// Tags matching `<container>-v*` with the commits they name.
+pub(crate) fn local_tags(pattern: &str) -> Invocation {
+    let pattern = format!("refs/tags/{pattern}");
+    git(line!("git for-each-ref '--format=%(objectname) %(*objectname) %(refname)' {pattern}"))
+}
+
+/// Reads `for-each-ref`: tag to commit.
+pub(crate) fn parse_local_tags(output: &str) -> BTreeMap<GitTag, ObjectId> {
+    let read = |line: &str| {
+        let mut words = line.split(' ');
+        let (object, peeled) = (words.next()?, words.next()?);
+        let tag = words.next()?.strip_prefix("refs/tags/")?.parse().ok()?;
+        Some((tag, if peeled.is_empty() { object } else { peeled }.to_owned()))
+    };
+    output.lines().filter_map(read).collect()
+}
+
+/// The remote's branch and its tags, in one question.
+pub(crate) fn ls_remote(remote: &str, branch: &str, tags: &str) -> Invocation {
+    let (branch, tags, peeled) =
+        (format!("refs/heads/{branch}"), format!("refs/tags/{tags}"), format!("refs/tags/{tags}^{{}}"));
+    git(line!("git ls-remote {remote} {branch} {tags} {peeled}")).limit(NETWORK)
+}
+
+/// What the remote has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RemoteRefs {
+    /// Where its branch is; nothing when it has none.
+    pub(crate) branch: Option<ObjectId>,
+    /// Tag to commit.
+    pub(crate) tags: BTreeMap<GitTag, ObjectId>,
+}
+
+/// Reads `ls-remote`.
+pub(crate) fn parse_ls_remote(output: &str) -> RemoteRefs {
+    let mut refs = RemoteRefs::default();
+    for (object, name) in output.lines().filter_map(|line| line.split_once('\t')) {
+        if name.starts_with("refs/heads/") {
+            refs.branch = Some(object.to_owned());
+        } else if let Some(name) = name.strip_prefix("refs/tags/") {
+            // The peeled name comes after the tag itself and replaces the tag object by its commit.
+            let name = name.strip_suffix("^{}").unwrap_or(name);
+            if let Ok(tag) = name.parse() {
+                refs.tags.insert(tag, object.to_owned());
+            }
+        }
+    }
+    refs
+}
+
+/// Brings a branch's commits without moving a single ref.
+pub(crate) fn fetch_objects(remote: &str, branch: &str) -> Invocation {
+    let refspec = format!("refs/heads/{branch}");
+    git(line!("git fetch --quiet --no-tags --no-write-fetch-head --refmap= {remote} {refspec}")).limit(NETWORK)
+}
+
+/// Brings tag `tag` into this clone.
+pub(crate) fn fetch_tag(remote: &str, tag: &GitTag) -> Invocation {
+    let refspec = format!("refs/tags/{tag}:refs/tags/{tag}");
+    git(line!("git fetch --quiet --no-tags --no-write-fetch-head --refmap= {remote} {refspec}")).limit(NETWORK)
+}
+
+/// Exit code 0 when `ancestor` is in the history of `commit`, 1 when not.
+pub(crate) fn is_ancestor(ancestor: &str, commit: &str) -> Invocation {
+    git(line!("git merge-base --is-ancestor {ancestor} {commit}"))
+}
+
+/// Which of `paths` differ between two commits.
+pub(crate) fn changed(from: &str, to: &str, paths: &[String]) -> Invocation {
+    git(line!("git diff --name-only -z --no-renames --no-ext-diff {from} {to} -- {paths...}"))
+}
+
+/// Reads names that are separated by NUL.
+pub(crate) fn parse_names(output: &str) -> Vec<String> {
+    output.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// An annotated tag on `commit`.
+pub(crate) fn tag(tag: &GitTag, message: &str, commit: &str) -> Invocation {
+    let tag = tag.to_string();
+    git(line!("git tag -a {tag} -m {message} {commit}"))
+}
+
+/// Removes a tag from this clone.
+pub(crate) fn delete_tag(tag: &GitTag) -> Invocation {
+    let tag = tag.to_string();
+    git(line!("git tag -d {tag}"))
+}
+
+/// Pushes that one tag and nothing else, whatever `push.followTags` says.
+pub(crate) fn push_tag(remote: &str, tag: &GitTag) -> Invocation {
+    let refspec = format!("refs/tags/{tag}:refs/tags/{tag}");
+    git(line!("git push --no-follow-tags {remote} {refspec}")).limit(NETWORK)
+}
+
+/// One commit of exactly `paths`, whatever else is staged.
+pub(crate) fn commit(message: &str, paths: &[String]) -> Invocation {
+    git(line!("git commit --quiet -m {message} --only -- {paths...}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remote_refs_name_commits_not_tag_objects() {
+        let refs = parse_ls_remote(
+            "aaa\trefs/heads/main\nbbb\trefs/tags/redis-v1.0.0\nccc\trefs/tags/redis-v1.0.0^{}\nddd\trefs/tags/redis-v1.0.1\neee\trefs/tags/redis-v2\n",
+        );
+        assert_eq!(refs.branch.as_deref(), Some("aaa"));
+        let tags: Vec<_> = refs.tags.iter().map(|(tag, id)| format!("{tag} {id}")).collect();
+        assert_eq!(tags, ["redis-v1.0.0 ccc", "redis-v1.0.1 ddd"]);
+    }
+
+    #[test]
+    fn local_tags_are_peeled() {
+        let tags = parse_local_tags("bbb ccc refs/tags/redis-v1.0.0\nddd  refs/tags/redis-v1.0.1\n");
+        assert_eq!(tags.values().collect::<Vec<_>>(), ["ccc", "ddd"]);
+    }
+
+    #[test]
+    fn status_reads_renames_and_odd_names() {
+        assert_eq!(parse_status("R  new\0old\0?? a b\0 M é\0"), ["new", "a b", "é"]);
+        assert!(parse_status("").is_empty());
+    }
+
+    #[test]
+    fn command_lines() {
+        let tag: GitTag = "redis-v1.0.0".parse().unwrap();
+        let lines = [
+            push_tag("origin", &tag),
+            super::tag(&tag, "redis v1.0.0", "abc"),
+            ls_remote("origin", "main", "redis-v*"),
+        ];
+        assert_eq!(
+            lines.map(|line| line.to_string()),
+            [
+                "git push --no-follow-tags origin refs/tags/redis-v1.0.0:refs/tags/redis-v1.0.0",
+                "git tag -a redis-v1.0.0 -m 'redis v1.0.0' abc",
+                "git ls-remote origin refs/heads/main 'refs/tags/redis-v*' 'refs/tags/redis-v*^{}'",
+            ]
+        );
+    }
+}
