@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{Context, build, containers, doctor, pin, publish, release, setup};
+use crate::commands::{Context, build, containers, doctor, pin, publish, rehearse, release, setup};
 use crate::report::{Format, Outcome};
 
 /// Build, release and pin the containers of a repository.
@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Release(release::Args),
     Publish(publish::Args),
     Pin(pin::Args),
+    Rehearse(rehearse::Args),
 }
 
 impl Command {
@@ -48,6 +49,7 @@ impl Command {
             Self::Release(args) => release::run(cx, args),
             Self::Publish(args) => publish::run(cx, args),
             Self::Pin(args) => pin::run(cx, args),
+            Self::Rehearse(args) => rehearse::run(cx, args),
         }
     }
 }

@@ -36,7 +36,7 @@ fn run(cli: &Cli, report: &Reporter) -> Result<Outcome> {
     let root = exec::fs::root(cli.root.as_deref()).map_err(Failure::environment)?;
     let repo = Repo::load(exec::fs::sources(&root))
         .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
-    let system = System { root, verbosity: cli.verbose, redactor: report.redactor.clone() };
+    let system = System { root, verbosity: cli.verbose, redactor: report.redactor.clone(), overlay: Vec::new() };
     cli.command.run(&Context { system, report: report.clone(), repo })
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::exec::parallel;
+use crate::exec::{parallel, run};
 use crate::report::{Outcome, table};
 use crate::tools::catalog::{self, TOOLS, Tool};
 
@@ -62,7 +62,7 @@ pub(crate) fn run(cx: &Context, _: &Args) -> Outcome {
 
 /// Looks for a program and asks it for its version.
 pub(crate) fn standing(cx: &Context, tool: &Tool) -> Standing {
-    if which::which(tool.program).is_err() {
+    if run::find(tool.program).is_none() {
         return Standing::Missing;
     }
     let Ok(output) = cx.system.output(&catalog::version(tool)) else { return Standing::Silent };

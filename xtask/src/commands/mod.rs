@@ -5,6 +5,7 @@ pub(crate) mod containers;
 pub(crate) mod doctor;
 pub(crate) mod pin;
 pub(crate) mod publish;
+pub(crate) mod rehearse;
 pub(crate) mod release;
 pub(crate) mod setup;
 
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::exec::run::System;
+use crate::exec::run::{self, System};
 use crate::exec::{env, fs, signal};
 use crate::forge::Forge;
 use crate::model::failure::Failure;
@@ -34,7 +35,7 @@ pub(crate) struct Context {
 impl Context {
     /// Every program that is missing, at once, before anything is done.
     pub(crate) fn preflight(programs: &[&'static str]) -> Result<()> {
-        let is_missing = |program: &&&str| which::which(program).is_err();
+        let is_missing = |program: &&&str| run::find(program).is_none();
         let findings: Vec<Finding> = programs
             .iter()
             .filter(is_missing)

@@ -35,6 +35,11 @@ pub(crate) fn secret_values() -> Vec<String> {
     all.filter(|(name, value)| is_secret(name) && value.len() >= 6).map(|(_, value)| value).collect()
 }
 
+/// Where `setup` puts programs that the system's packages don't have.
+pub(crate) fn tools_folder() -> PathBuf {
+    cache_folder().join("tools")
+}
+
 /// Where things that can be made again are kept.
 pub(crate) fn cache_folder() -> PathBuf {
     let base =

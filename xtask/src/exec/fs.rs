@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::model::config;
 use crate::model::source::Source;
+use crate::model::workflow;
 
 /// Larger files hold data, not configuration.
 const LARGEST: u64 = 4 << 20;
@@ -35,6 +36,7 @@ pub(crate) fn sources(root: &Path) -> Vec<Source> {
     let mut files = Vec::new();
     walk(root, &root.join("containers"), 2, &mut files);
     walk(root, &root.join("argocd"), 8, &mut files);
+    walk(root, &root.join(workflow::FOLDER), 0, &mut files);
     files.extend(read(root, &root.join(config::PATH)));
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files

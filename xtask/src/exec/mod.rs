@@ -7,4 +7,6 @@ pub(crate) mod lock;
 pub(crate) mod parallel;
 pub(crate) mod redact;
 pub(crate) mod run;
+pub(crate) mod service;
 pub(crate) mod signal;
+pub(crate) mod workspace;

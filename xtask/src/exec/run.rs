@@ -43,6 +43,8 @@ pub(crate) struct System {
     /// 1 shows commands, 2 their output as well.
     pub(crate) verbosity: u8,
     pub(crate) redactor: Redactor,
+    /// What children see of the environment in place of what we see; nothing takes a variable away.
+    pub(crate) overlay: Vec<(String, Option<String>)>,
 }
 
 enum Line {
@@ -91,26 +93,17 @@ impl System {
         if self.verbosity > 0 {
             anstream::eprintln!("\x1b[2m$ {}\x1b[0m", self.redactor.clean(&invocation.to_string()));
         }
-        let program = which::which(&invocation.program).map_err(|_| catalog::missing(&invocation.program))?;
         let (stdout, stderr) = (os_pipe()?, os_pipe()?);
-        let expression = self.expression(invocation, program).stdout_file(stdout.1).stderr_file(stderr.1);
-        let handle = expression
-            .start()
-            .map_err(|error| Failure::environment(format!("can't start {}: {error}", invocation.program)))?;
-        // The expression holds the writing ends of the pipes; they must close with the child.
-        drop(expression);
-        let group = signal::Group::register(handle.pids().first().copied().unwrap_or_default());
+        // The expression holds the writing ends of the pipes; it ends here, so that they close with the child.
+        let (handle, group) =
+            start(&self.expression(invocation)?.stdout_file(stdout.1).stderr_file(stderr.1), invocation)?;
         let (sender, lines) = channel();
         read_lines(stdout.0, sender.clone(), Line::Out);
         read_lines(stderr.0, sender, Line::Err);
         let mut collected = Collected { system: self, on_line, stdout: String::new(), stderr: String::new() };
         let end = collected.until_done(&handle, &lines, invocation.limit);
         if end.is_err() {
-            group.signal(Signal::TERM);
-            if !matches!(handle.wait_timeout(GRACE), Ok(Some(_))) {
-                group.signal(Signal::KILL);
-            }
-            drop(handle.wait());
+            stop(&handle, &group);
         }
         let (stdout, stderr) = (collected.stdout, collected.stderr);
         match end {
@@ -137,7 +130,8 @@ impl System {
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    fn expression(&self, invocation: &Invocation, program: PathBuf) -> duct::Expression {
+    pub(super) fn expression(&self, invocation: &Invocation) -> Result<duct::Expression> {
+        let program = find(&invocation.program).ok_or_else(|| catalog::missing(&invocation.program))?;
         let args = invocation.args.iter().chain(&invocation.private_args);
         let mut expression = duct::cmd(program, args).stdin_null().unchecked();
         expression = expression.dir(invocation.folder.as_ref().unwrap_or(&self.root)).before_spawn(|command| {
@@ -145,8 +139,40 @@ impl System {
             Ok(())
         });
         expression = env::CREDENTIALS.iter().fold(expression, |expression, name| expression.env_remove(name));
-        invocation.quiet_env.iter().fold(expression, |expression, (name, value)| expression.env(name, value))
+        let overlay = self.overlay.iter().fold(expression, |expression, (name, value)| match value {
+            Some(value) => expression.env(name, value),
+            None => expression.env_remove(name),
+        });
+        Ok(invocation.quiet_env.iter().fold(overlay, |expression, (name, value)| expression.env(name, value)))
     }
+
+    /// The same door, into another folder and with other variables.
+    pub(crate) fn at(&self, root: PathBuf, overlay: Vec<(String, Option<String>)>) -> Self {
+        Self { root, overlay, ..self.clone() }
+    }
+}
+
+/// Where `program` is: on PATH, or among what `setup` has installed beside it.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let ours = || env::tools_folder().join("bin").join(program);
+    which::which(program).or_else(|_| which::which(ours())).ok()
+}
+
+/// Starts `expression` as the leader of a group that signals reach.
+pub(super) fn start(expression: &duct::Expression, invocation: &Invocation) -> Result<(duct::Handle, signal::Group)> {
+    let failed = |error| Failure::environment(format!("can't start {}: {error}", invocation.program));
+    let handle = expression.start().map_err(failed)?;
+    let group = signal::Group::register(handle.pids().first().copied().unwrap_or_default());
+    Ok((handle, group))
+}
+
+/// Ends a group: asked first, then made to.
+pub(super) fn stop(handle: &duct::Handle, group: &signal::Group) {
+    group.signal(Signal::TERM);
+    if !matches!(handle.wait_timeout(GRACE), Ok(Some(_))) {
+        group.signal(Signal::KILL);
+    }
+    drop(handle.wait());
 }
 
 enum End {

@@ -16,12 +16,17 @@ static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 pub(crate) fn listen() {
     let handler = || {
         let again = INTERRUPTED.swap(true, Ordering::SeqCst);
-        for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            signal(*group, if again { Signal::KILL } else { Signal::TERM });
-        }
+        stop_children(if again { Signal::KILL } else { Signal::TERM });
     };
     // Without a handler the default stands: the process ends, which is what the user wants anyway.
     drop(ctrlc::set_handler(handler));
+}
+
+/// Signals everything that runs; this process goes on.
+pub(crate) fn stop_children(which: Signal) {
+    for group in GROUPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        signal(*group, which);
+    }
 }
 
 pub(crate) fn interrupted() -> bool {
@@ -31,6 +36,14 @@ pub(crate) fn interrupted() -> bool {
 /// The error every wait ends with once a signal has come.
 pub(crate) fn failure() -> Failure {
     Failure::new(Kind::Interrupted, "interrupted")
+}
+
+/// Ends what goes on once a signal has come.
+///
+/// # Errors
+/// Interrupted.
+pub(crate) fn check() -> anyhow::Result<()> {
+    if interrupted() { Err(failure().into()) } else { Ok(()) }
 }
 
 /// Sleeps, but not through a signal.

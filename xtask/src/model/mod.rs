@@ -12,4 +12,5 @@ pub(crate) mod source;
 pub(crate) mod suggest;
 pub(crate) mod tag;
 pub(crate) mod version;
+pub(crate) mod workflow;
 pub(crate) mod yaml;

@@ -10,6 +10,7 @@ use super::name::ContainerName;
 use super::source::{Place, Source};
 use super::suggest::nearest;
 use super::tag::BuildKind;
+use super::workflow::{self, Workflow};
 use super::yaml;
 
 /// One folder under `containers/`.
@@ -55,6 +56,7 @@ pub(crate) struct Repo {
     pub(crate) kustomizations: Vec<Kustomization>,
     pub(crate) uses: Vec<ImageUse>,
     pub(crate) applications: Vec<Application>,
+    pub(crate) workflows: Vec<Workflow>,
     /// What could not be read.
     pub(crate) findings: Vec<Finding>,
 }
@@ -75,9 +77,16 @@ impl Repo {
     pub(crate) fn load(files: Vec<Source>) -> Result<Self, Box<Finding>> {
         let config = Config::parse(files.iter().find(|file| &*file.path == super::config::PATH))?;
         let containers = containers(&files);
-        let mut repo =
-            Self { config, containers, kustomizations: vec![], uses: vec![], applications: vec![], findings: vec![] };
-        for file in files.into_iter().filter(|file| file.path.starts_with("argocd/")) {
+        let mut repo = Self {
+            config,
+            containers,
+            kustomizations: vec![],
+            uses: vec![],
+            applications: vec![],
+            workflows: vec![],
+            findings: vec![],
+        };
+        for file in files {
             if let Err(finding) = repo.read(file) {
                 repo.findings.push(*finding);
             }
@@ -86,6 +95,15 @@ impl Repo {
     }
 
     fn read(&mut self, file: Source) -> Result<(), Box<Finding>> {
+        if file.path.starts_with("argocd/") {
+            self.read_manifest(file)?;
+        } else if file.path.starts_with(workflow::FOLDER) {
+            self.workflows.push(Workflow::parse(&file)?);
+        }
+        Ok(())
+    }
+
+    fn read_manifest(&mut self, file: Source) -> Result<(), Box<Finding>> {
         let name = file.path.rsplit('/').next().unwrap_or_default();
         if FILE_NAMES.contains(&name) {
             self.kustomizations.push(Kustomization::parse(file)?);
@@ -181,6 +199,16 @@ impl Repo {
         clusters
     }
 
+    /// The containers whose images are pinned beside that of `container`, in order, itself first.
+    pub(crate) fn deployed_with<'a>(&'a self, home: &Home, container: &'a Container) -> Vec<&'a Container> {
+        let image = home.image(&container.name);
+        let beside = self.users(&image).entries.into_iter().flat_map(|(kustomization, _)| &kustomization.images);
+        let beside: BTreeSet<&str> = beside.map(ImageEntry::image).collect();
+        let others = self.containers.iter().filter(|other| other.name != container.name);
+        let others = others.filter(|other| beside.contains(home.image(&other.name).as_str()));
+        std::iter::once(container).chain(others).collect()
+    }
+
     /// Paths and folders that `kustomization` renders: its own and, in turn, what it includes.
     fn reach(&self, kustomization: &Kustomization) -> BTreeSet<String> {
         let mut seen = BTreeSet::from([kustomization.source.folder().to_owned()]);
@@ -264,6 +292,7 @@ resources: [../base, d.yaml]
 images:
   - name: reg.example/ops/authentik
     newTag: v1.0.0-nix
+  - name: reg.example/ops/redis
 //- argocd/manifests/base/kustomization.yaml
 resources: [d.yaml]
 //- argocd/manifests/base/d.yaml
@@ -286,6 +315,8 @@ a: [
             users.unpinned.iter().map(|u| u.place.to_string()).collect::<Vec<_>>(),
             ["argocd/manifests/b/d.yaml:1:29"]
         );
+        let together = repo.deployed_with(&repo.home().unwrap(), &repo.containers[0]);
+        assert_eq!(together.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["authentik", "redis"]);
         assert_eq!(repo.clusters_running("reg.example/ops/authentik")[0].name, "ringtail");
         assert_eq!(repo.findings.len(), 1);
     }

@@ -35,16 +35,22 @@ pub(crate) struct Manifest {
     pub(crate) digest: Digest,
     /// The digest of the configuration; nothing for an index of several platforms.
     pub(crate) config: Option<Digest>,
+    /// Bytes of the layers as the registry keeps them.
+    pub(crate) size: u64,
 }
 
 #[derive(Deserialize)]
 struct RawManifest {
     config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
 }
 
 #[derive(Deserialize)]
 struct Descriptor {
     digest: String,
+    #[serde(default)]
+    size: u64,
 }
 
 #[derive(Deserialize)]
@@ -101,7 +107,7 @@ impl Registry {
             .map(|config| config.digest.parse())
             .transpose()
             .map_err(|why: String| Failure::environment(format!("{}{path}: {why}", self.endpoint)))?;
-        Ok(Some(Manifest { digest, config }))
+        Ok(Some(Manifest { digest, config, size: raw.layers.iter().map(|layer| layer.size).sum() }))
     }
 
     /// The image configuration with that digest.

@@ -80,6 +80,17 @@ pub(crate) const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "setpriv",
+        minimum: &[2, 33],
+        reason: "--pdeathsig: nothing outlives a rehearsal",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: "util-linux",
+        nixos: "util-linux",
+        macos: "(Linux only)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "python3",
         minimum: &[3, 9],
         reason: "writes the stand-in's layers",

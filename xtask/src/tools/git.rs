@@ -165,6 +165,31 @@ pub(crate) fn commit(message: &str, paths: &[String]) -> Invocation {
     git(line!("git commit --quiet -m {message} --only -- {paths...}"))
 }
 
+/// A repository without a work tree.
+pub(crate) fn init_bare(path: &str) -> Invocation {
+    git(line!("git init --quiet --bare --initial-branch=main {path}"))
+}
+
+/// HEAD becomes the main of the repository at `url`; tags stay here.
+pub(crate) fn push_head(url: &str) -> Invocation {
+    git(line!("git push --quiet --no-follow-tags --no-verify {url} HEAD:refs/heads/main")).limit(NETWORK)
+}
+
+/// A clone of the repository at `url`.
+pub(crate) fn clone(url: &str, path: &str) -> Invocation {
+    git(line!("git clone --quiet {url} {path}")).limit(NETWORK)
+}
+
+/// A clone with `tag` checked out, as a forge's runner has it.
+pub(crate) fn clone_at(url: &str, path: &str, tag: &str) -> Invocation {
+    git(line!("git -c advice.detachedHead=false clone --quiet --branch {tag} {url} {path}")).limit(NETWORK)
+}
+
+/// Every ref with its object.
+pub(crate) fn all_refs() -> Invocation {
+    git(line!("git for-each-ref '--format=%(objectname) %(refname)'"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

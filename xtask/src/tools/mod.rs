@@ -2,8 +2,10 @@
 
 pub(crate) mod archive;
 pub(crate) mod catalog;
+pub(crate) mod docker_registry;
 pub(crate) mod git;
 pub(crate) mod nix;
+pub(crate) mod own;
 pub(crate) mod skopeo;
 
 use std::ffi::OsStr;

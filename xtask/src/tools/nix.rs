@@ -12,6 +12,17 @@ const EVALUATION: Duration = Duration::from_secs(600);
 /// The runner gives up after three hours; so do we.
 const BUILD: Duration = Duration::from_secs(3 * 3600);
 
+/// Builds see the host's programs and nothing of the network: the stand-in package set is made from them.
+pub(crate) const SEALED: &str = "sandbox = true
+extra-sandbox-paths = /bin /usr /lib /lib64 /etc/ld.so.cache
+build-users-group =
+substituters =";
+
+/// The store that lives below `folder`.
+pub(crate) fn store_below(folder: &str) -> String {
+    format!("local?root={folder}")
+}
+
 /// Reads what an image expression declares without building anything: the three image builders are
 /// replaced by functions that hand back their argument.
 const DECLARED: &str = "{ file, system ? builtins.currentSystem }:

@@ -1,0 +1,130 @@
+//! A folder that is thrown away, whatever happens: by its owner, or by the next one when that was killed.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::{fs, lock};
+
+/// Held open by the owner; a folder whose lock is free has none any more.
+const LOCK: &str = "lock";
+
+/// A folder of our own; removed when dropped, unless kept.
+pub(crate) struct Workspace {
+    path: PathBuf,
+    keep: bool,
+    _lock: Option<lock::Lock>,
+}
+
+impl Workspace {
+    /// Makes a folder whose name starts with `prefix`, and removes those that killed owners left.
+    ///
+    /// # Errors
+    /// The folder for temporary files can't be written.
+    pub(crate) fn new(prefix: &str, keep: bool) -> Result<Self> {
+        let parent = std::env::temp_dir().canonicalize().context("no folder for temporary files")?;
+        sweep(&parent, prefix);
+        let path = tempfile::Builder::new()
+            .prefix(prefix)
+            .tempdir_in(&parent)
+            .with_context(|| format!("can't make a folder in {}", parent.display()))?
+            .keep();
+        let lock = lock::take(&path.join(LOCK))?;
+        Ok(Self { path, keep, _lock: lock })
+    }
+
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.path.join(relative)
+    }
+
+    /// As text, for command lines and variables.
+    pub(crate) fn text(&self, relative: &str) -> String {
+        self.path(relative).to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn write(&self, relative: &str, text: &str) -> Result<()> {
+        fs::write(&self.path(relative), text)
+    }
+
+    /// As [`Self::write`], and it can be run.
+    pub(crate) fn write_executable(&self, relative: &str, text: &str) -> Result<()> {
+        self.write(relative, text)?;
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.path(relative), mode).with_context(|| format!("can't make {relative} executable"))
+    }
+
+    /// The names of the files in a folder that may not be there yet, in order.
+    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path(folder)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    pub(crate) fn remove_file(&self, relative: &str) -> Result<()> {
+        std::fs::remove_file(self.path(relative)).with_context(|| format!("can't remove {relative}"))
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        if self.keep {
+            // Without its lock the next owner leaves it alone.
+            self.remove_file(LOCK).unwrap_or_default();
+        } else {
+            remove(&self.path);
+        }
+    }
+}
+
+fn sweep(parent: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix));
+        // A folder without a lock was kept, or is being made.
+        if ours && entry.path().join(LOCK).is_file() && matches!(lock::take(&entry.path().join(LOCK)), Ok(Some(_))) {
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Removes a tree in which a Nix store has made folders read-only.
+fn remove(path: &Path) {
+    if std::fs::remove_dir_all(path).is_ok() {
+        return;
+    }
+    make_writable(path);
+    // What is left now belongs to somebody else; the next owner tries again.
+    std::fs::remove_dir_all(path).unwrap_or_default();
+}
+
+fn make_writable(folder: &Path) {
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).unwrap_or_default();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_owner_left_goes_and_what_is_in_use_stays() {
+        let prefix = "xtask-workspace-test-";
+        let alive = Workspace::new(prefix, false).unwrap();
+        let kept = Workspace::new(prefix, true).unwrap().path.clone();
+        let left = std::env::temp_dir().join(format!("{prefix}killed"));
+        std::fs::create_dir_all(left.join("sealed")).unwrap();
+        fs::write(&left.join(LOCK), "").unwrap();
+        std::fs::set_permissions(left.join("sealed"), std::fs::Permissions::from_mode(0o500)).unwrap();
+        let next = Workspace::new(prefix, false).unwrap();
+        assert!(!left.exists() && alive.path.exists() && kept.exists());
+        let (a, b) = (alive.path.clone(), next.path.clone());
+        drop((alive, next));
+        assert!(!a.exists() && !b.exists());
+        remove(&kept);
+    }
+}
