@@ -117,7 +117,9 @@ pub(crate) fn build(cx: &Context, container: &Container) -> Result<Built> {
             .next(format!("the whole log is {}", log_file.display()))
             .into());
     }
-    let built = inspect(cx, output.stdout.trim())?;
+    let store_path = nix::parse_store_path(&output.stdout)
+        .ok_or_else(|| Failure::refused(format!("{}: nix-build named no store path", container.name)))?;
+    let built = inspect(cx, store_path)?;
     stage.done(&format!("{} {}", container.name, built.store_path));
     Ok(built)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Seek as _, Write as _};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::Context;
@@ -14,7 +14,7 @@ use crate::model::repo::Container;
 use crate::model::tag::{BuildKind, GitTag, ImageTag};
 use crate::registry::{Manifest, Registry};
 use crate::report::Outcome;
-use crate::tools::{Invocation, git, nix, skopeo};
+use crate::tools::{Invocation, archive, git, nix, skopeo};
 
 /// Build and push the image of a git tag, as CI does
 #[derive(clap::Args, Debug)]
@@ -58,9 +58,13 @@ pub(crate) fn command_lines(
     // The store may be below a root of its own; then the archive is too.
     let root = nix::real_path("/", env::var("NIX_REMOTE").as_deref());
     let archive = format!("{}$archive", root.to_string_lossy().trim_end_matches('/'));
-    let copy = skopeo::push("ARCHIVE", &registry.endpoint, repository, image_tag).to_string();
-    let copy = copy.replace("docker-archive:ARCHIVE", &format!("\"docker-archive:{archive}\""));
-    vec![format!("archive=$({})", nix::build(&container.expression())), copy]
+    let copy = skopeo::push("PLAIN", &registry.endpoint, repository, image_tag).to_string();
+    vec![
+        format!("archive=$({})", nix::build(&container.expression())),
+        format!("plain=$(mktemp) && gzip --decompress --force --stdout \"{archive}\" > \"$plain\""),
+        copy.replace("docker-archive:PLAIN", "\"docker-archive:$plain\""),
+        "rm \"$plain\"".to_owned(),
+    ]
 }
 
 fn check_head(cx: &Context, container: &Container, tag: &GitTag) -> Result<()> {
@@ -105,8 +109,8 @@ pub(crate) fn push(cx: &Context, registry: &Registry, repository: &str, tag: &st
             .next("release the next version")
             .into());
     }
-    let invocation = skopeo::push(&built.file, &registry.endpoint, repository, tag);
-    run_with_credentials(cx, registry, invocation)?;
+    let (_open, archive) = unpacked(&built.file)?;
+    run_with_credentials(cx, registry, skopeo::push(&archive, &registry.endpoint, repository, tag))?;
     let manifest = registry.manifest(repository, tag)?.filter(same);
     let manifest = manifest.ok_or_else(|| {
         Failure::refused(format!(
@@ -117,6 +121,29 @@ pub(crate) fn push(cx: &Context, registry: &Registry, repository: &str, tag: &st
     Ok(manifest)
 }
 
+/// The archive as skopeo gets it: not compressed, because skopeo 1.9 misreads gzip and newer ones would unpack it just
+/// the same. The file has no name, so that nothing is left however we end.
+#[cfg(target_os = "linux")]
+fn unpacked(archive: &str) -> Result<(std::fs::File, String)> {
+    let unreadable = |why: String| Failure::refused(format!("{archive}: {why}"));
+    let packed = std::fs::File::open(archive).map_err(|error| unreadable(error.to_string()))?;
+    let mut plain = archive::plain(std::io::BufReader::new(packed)).map_err(unreadable)?;
+    let mut file = tempfile::tempfile().context("no room to unpack the image")?;
+    std::io::copy(&mut plain, &mut file).context("unpacking the image")?;
+    let path = own_descriptor(&file);
+    Ok((file, path))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unpacked(archive: &str) -> Result<(std::fs::File, String)> {
+    Ok((std::fs::File::open(archive)?, archive.to_owned()))
+}
+
+/// The name that a child opens to read what we hold open.
+fn own_descriptor(file: &std::fs::File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(file))
+}
+
 /// Credentials reach skopeo as a file that exists in memory only: not in argv, not on disk.
 fn run_with_credentials(cx: &Context, registry: &Registry, mut invocation: Invocation) -> Result<()> {
     let mut _memory = None;
@@ -124,10 +151,8 @@ fn run_with_credentials(cx: &Context, registry: &Registry, mut invocation: Invoc
         let mut file = memory_file()?;
         file.write_all(credentials.auth_file(&registry.endpoint.authority).as_bytes())?;
         file.rewind()?;
-        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&file);
-        let own = format!("/proc/{}/fd/{descriptor}", std::process::id());
         // skopeo takes flags behind the image names as well.
-        invocation.private_args = vec!["--dest-authfile".to_owned(), own];
+        invocation.private_args = vec!["--dest-authfile".to_owned(), own_descriptor(&file)];
         _memory = Some(file);
     }
     cx.system.stdout(&invocation, "pushing the image").map(drop)

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Context, build, pin, publish};
+use super::build::{self, Built};
+use super::{Context, pin, publish};
 use crate::checks::{image, release::Choice};
 use crate::exec::lock;
 use crate::model::failure::Failure;
@@ -82,7 +83,12 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let (choice, facts, declared) = gather::preflight(cx, args, container, &registry)?;
     let Choice { version, resumes } = choice;
     let tag = GitTag { container: args.name.clone(), version };
-    stage.done(&format!("{tag}{}", if resumes { " (unfinished or done before)" } else { "" }));
+    let remark = match (resumes, facts.commit == facts.head) {
+        (true, _) => " (unfinished or done before)".to_owned(),
+        (false, true) => String::new(),
+        (false, false) => format!(" at {}'s {}", cx.repo.config.forge.remote, cx.repo.config.forge.branch),
+    };
+    stage.done(&format!("{tag}{remark}"));
     let image_tag = ImageTag::release(version, pin::pinned_kind(&cx.repo, container, &image)).to_string();
     let release = Release { cx, args, container, registry, repository, image, tag, image_tag, facts, declared };
     if args.dry_run {
@@ -107,9 +113,10 @@ fn one_at_a_time(cx: &Context, name: &ContainerName) -> Result<lock::Lock> {
 impl Release<'_> {
     fn perform(&self) -> Result<Outcome> {
         let tag = &self.tag;
+        let built = self.build_here()?;
         self.push_tag()?;
         Context::pause_point(&format!("{tag} is pushed; its image is not checked yet"))?;
-        let manifest = self.image_in_registry()?;
+        let manifest = self.image_in_registry(built)?;
         Context::pause_point(&format!("{tag} is pushed and its image is in the registry; nothing is pinned yet"))?;
         self.verify(&manifest)?;
         let pinned = self.pin(&manifest)?;
@@ -125,7 +132,7 @@ impl Release<'_> {
     }
 
     fn commit(&self) -> &str {
-        self.facts.known.commit(&self.tag).unwrap_or(&self.facts.head)
+        self.facts.known.commit(&self.tag).unwrap_or(&self.facts.commit)
     }
 
     fn message(&self) -> String {
@@ -151,7 +158,7 @@ impl Release<'_> {
             return Ok(());
         }
         if !self.facts.known.local.contains_key(tag) {
-            cx.system.stdout(&git::tag(tag, &self.message(), &self.facts.head), "tagging")?;
+            cx.system.stdout(&git::tag(tag, &self.message(), &self.facts.commit), "tagging")?;
         }
         let invocation = git::push_tag(remote, tag);
         let interrupted = |error: anyhow::Error| match error.downcast::<Failure>() {
@@ -176,7 +183,13 @@ impl Release<'_> {
         Ok(())
     }
 
-    fn image_in_registry(&self) -> Result<Manifest> {
+    /// Before the tag: an image that can't be built leaves no tag behind.
+    fn build_here(&self) -> Result<Option<Built>> {
+        let wanted = self.args.here && !self.facts.in_registry.contains(&self.image_tag);
+        wanted.then(|| build::build(self.cx, self.container)).transpose()
+    }
+
+    fn image_in_registry(&self, built: Option<Built>) -> Result<Manifest> {
         if let Some(manifest) = self.registry.manifest(&self.repository, &self.image_tag)? {
             self.cx
                 .report
@@ -184,11 +197,10 @@ impl Release<'_> {
                 .skipped(&format!("{}:{} is in the registry already", self.repository, self.image_tag));
             return Ok(manifest);
         }
-        if self.args.here {
-            let built = build::build(self.cx, self.container)?;
-            return publish::push(self.cx, &self.registry, &self.repository, &self.image_tag, &built);
+        match built {
+            Some(built) => publish::push(self.cx, &self.registry, &self.repository, &self.image_tag, &built),
+            None => wait::for_image(self),
         }
-        wait::for_image(self)
     }
 
     fn verify(&self, manifest: &Manifest) -> Result<()> {
@@ -264,20 +276,25 @@ impl Release<'_> {
     /// What is still to be done, as commands.
     fn command_lines(&self) -> Vec<String> {
         let (tag, remote) = (&self.tag, &self.cx.repo.config.forge.remote);
-        let mut lines = Vec::new();
+        let mut image = Vec::new();
+        if !self.facts.in_registry.contains(&self.image_tag) {
+            if self.args.here {
+                image = publish::command_lines(self.container, &self.registry, &self.repository, &self.image_tag);
+            } else {
+                image.push(skopeo::wait_line(&self.registry.endpoint, &self.repository, &self.image_tag));
+            }
+        }
+        let mut lines: Vec<String> = Vec::new();
+        if self.args.here && !image.is_empty() {
+            lines.push(image.remove(0)); // the build, before the tag
+        }
         if !self.facts.known.remote.contains_key(tag) {
             if !self.facts.known.local.contains_key(tag) {
-                lines.push(git::tag(tag, &self.message(), &self.facts.head).to_string());
+                lines.push(git::tag(tag, &self.message(), &self.facts.commit).to_string());
             }
             lines.push(git::push_tag(remote, tag).to_string());
         }
-        if !self.facts.in_registry.contains(&self.image_tag) {
-            if self.args.here {
-                lines.extend(publish::command_lines(self.container, &self.registry, &self.repository, &self.image_tag));
-            } else {
-                lines.push(skopeo::wait_line(&self.registry.endpoint, &self.repository, &self.image_tag));
-            }
-        }
+        lines.extend(image);
         if !self.args.no_pin {
             lines.push(format!("cargo xtask pin {} {}", self.container.name, self.tag.version));
             if self.args.commit {

@@ -126,7 +126,11 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 pub(crate) fn bytes(count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let count = count as f64;
-    if count >= 1e9 { format!("{:.1} GB", count / 1e9) } else { format!("{:.1} MB", count / 1e6) }
+    match count {
+        1e9.. => format!("{:.1} GB", count / 1e9),
+        1e6.. => format!("{:.1} MB", count / 1e6),
+        _ => format!("{:.1} kB", count / 1e3),
+    }
 }
 
 /// The change to one file as a unified diff that `git apply` takes.

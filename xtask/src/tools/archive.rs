@@ -26,15 +26,24 @@ struct ManifestItem {
     layers: Vec<String>,
 }
 
+/// The tarball in `file`, which may be compressed by gzip.
+///
+/// # Errors
+/// What can't be read, as a fragment.
+pub(crate) fn plain<'a>(mut file: impl Read + 'a) -> Result<Box<dyn Read + 'a>, String> {
+    let mut magic = [0; 2];
+    file.read_exact(&mut magic).map_err(|error| format!("not an archive: {error}"))?;
+    let whole = io::Cursor::new(magic).chain(file);
+    let is_gzip = magic == [0x1f, 0x8b];
+    Ok(if is_gzip { Box::new(flate2::read::MultiGzDecoder::new(whole)) } else { Box::new(whole) })
+}
+
 /// Reads an archive, compressed by gzip or not at all.
 ///
 /// # Errors
 /// What is missing or malformed, as a fragment.
-pub(crate) fn read(mut file: impl Read) -> Result<Contents, String> {
-    let mut magic = [0; 2];
-    file.read_exact(&mut magic).map_err(|error| format!("not an archive: {error}"))?;
-    let whole = io::Cursor::new(magic).chain(file);
-    if magic == [0x1f, 0x8b] { read_tar(flate2::read::MultiGzDecoder::new(whole)) } else { read_tar(whole) }
+pub(crate) fn read(file: impl Read) -> Result<Contents, String> {
+    read_tar(plain(file)?)
 }
 
 fn read_tar(tarball: impl Read) -> Result<Contents, String> {

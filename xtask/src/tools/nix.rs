@@ -94,6 +94,12 @@ pub(crate) fn parse_progress(line: &str) -> Option<String> {
         .or_else(|| quoted("copying path '").map(|path| format!("fetching {}", name(path))))
 }
 
+/// The one path that a build leaves.
+pub(crate) fn parse_store_path(stdout: &str) -> Option<&str> {
+    let path = stdout.trim();
+    (path.starts_with("/nix/store/") && !path.contains(char::is_whitespace)).then_some(path)
+}
+
 /// The derivation that a failed build names.
 pub(crate) fn parse_failed_derivation(stderr: &str) -> Option<&str> {
     let starts = ["builder for '", "Cannot build '", "build of '"];
@@ -143,6 +149,12 @@ mod tests {
             Some("/nix/store/a-b.drv")
         );
         assert_eq!(parse_failed_derivation("error: undefined variable"), None);
+    }
+
+    #[test]
+    fn one_store_path_and_nothing_else() {
+        assert_eq!(parse_store_path("/nix/store/a-b.tar.gz\n"), Some("/nix/store/a-b.tar.gz"));
+        assert_eq!([parse_store_path(""), parse_store_path("/nix/store/a\n/nix/store/b\n")], [None, None]);
     }
 
     #[test]

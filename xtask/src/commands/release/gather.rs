@@ -18,6 +18,8 @@ use crate::tools::{git, nix};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) head: String,
+    /// What is tagged: HEAD, or the remote's main where that has the same inputs and HEAD is not on it.
+    pub(crate) commit: String,
     /// The branch that is checked out, for the tag's message.
     pub(crate) branch: String,
     pub(crate) on_main: bool,
@@ -49,7 +51,7 @@ pub(crate) fn preflight(
     let inputs = vec![container.folder()];
     let head = cx.system.stdout(&git::commit_of("HEAD"), "this is not a git checkout with a commit")?.trim().to_owned();
     let branch = cx.system.stdout(&git::current_branch(), "git branch")?.trim().to_owned();
-    let facts = Facts { head, branch, ..Facts::default() };
+    let facts = Facts { commit: head.clone(), head, branch, ..Facts::default() };
     let mut gathering = Gathering { cx, container, findings: Vec::new(), facts, inputs, main: None };
     // Evaluation, remote and registry do not wait for each other.
     let (declared, remote, tags) = std::thread::scope(|scope| {
@@ -202,14 +204,13 @@ impl Gathering<'_> {
         }
     }
 
-    /// Is `commit` in HEAD's history with the same inputs of the image?
+    /// Has `commit` the same inputs of the image as HEAD?
     fn unchanged_since(&self, commit: &str) -> Result<bool> {
         let system = &self.cx.system;
         if commit == self.facts.head {
             return Ok(true);
         }
-        Ok(system.output(&git::is_ancestor(commit, &self.facts.head))?.success()
-            && system.stdout(&git::changed(commit, &self.facts.head, &self.inputs), "git diff")?.is_empty())
+        Ok(system.stdout(&git::changed(commit, &self.facts.head, &self.inputs), "git diff")?.is_empty())
     }
 
     fn judge(&mut self, args: &Args, choice: Option<Choice>) -> Result<()> {
@@ -231,17 +232,22 @@ impl Gathering<'_> {
         });
         let (Some(main), false, false) = (&self.main, args.allow_branch, tagged) else { return Ok(()) };
         let forge = &self.cx.repo.config.forge;
-        if !self.facts.on_main {
+        let differing =
+            git::parse_names(&system.stdout(&git::changed(&self.facts.head, main, &self.inputs), "git diff")?);
+        if self.facts.on_main {
+            self.findings.extend(differing.iter().map(|path| {
+                Finding::error("behind-main", format!("{path} is newer on {}'s {}", forge.remote, forge.branch))
+                    .help("git pull, or say --allow-branch to release it as it is here")
+            }));
+        } else if differing.is_empty() {
+            // Only other things are ahead, as the pin of the release before: main has this image's inputs.
+            main.clone_into(&mut self.facts.commit);
+            self.facts.on_main = true;
+        } else {
             let message = format!("the commit {} is not on {}'s {}", self.facts.head, forge.remote, forge.branch);
             self.findings
                 .push(Finding::error("not-on-main", message).help("push or merge it first, or say --allow-branch"));
-            return Ok(());
         }
-        let newer = git::parse_names(&system.stdout(&git::changed(&self.facts.head, main, &self.inputs), "git diff")?);
-        self.findings.extend(newer.iter().map(|path| {
-            Finding::error("behind-main", format!("{path} is newer on {}'s {}", forge.remote, forge.branch))
-                .help("git pull, or say --allow-branch to release it as it is here")
-        }));
         Ok(())
     }
 }

@@ -1,0 +1,85 @@
+//! A dry run changes nothing, and what it prints does the job when pasted.
+
+use crate::stage::{Done, Stage, run};
+
+/// The commands that a dry run prints; it has changed nothing.
+#[track_caller]
+fn dry(stage: &Stage, args: &[&str]) -> String {
+    let before = stage.state();
+    let cache = stage.path("cache").exists();
+    let args = [args, &["--dry-run"]].concat();
+    let done = stage.run(&args).expect(0, &[]);
+    assert_eq!(stage.state(), before);
+    assert_eq!(stage.path("cache").exists(), cache);
+    done.stdout
+}
+
+/// Pastes into a shell; `cargo xtask` is the program under test.
+#[track_caller]
+fn paste(stage: &Stage, commands: &str) {
+    let bin = stage.path("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let cargo = format!("#!/bin/sh\nshift\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_xtask"));
+    std::fs::write(bin.join("cargo"), cargo).unwrap();
+    std::fs::set_permissions(bin.join("cargo"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut shell = stage.command("bash");
+    shell.env("PATH", path).args(["-e", "-c", commands]);
+    Done::from(shell.output().unwrap()).expect(0, &[]);
+}
+
+#[test]
+fn of_a_release_here() {
+    let stage = Stage::new();
+    let commands = dry(&stage, &["release", "tiny", "v1.0.0", "--here", "--commit"]);
+    paste(&stage, &commands);
+    stage.assert_released("v1.0.0");
+    // What is done already is not printed.
+    let rest = dry(&stage, &["release", "tiny", "v1.0.0", "--here"]);
+    assert!(!rest.contains("git tag") && !rest.contains("skopeo"), "{rest}");
+}
+
+#[test]
+fn of_a_release_that_waits() {
+    let stage = Stage::new();
+    let commands = dry(&stage, &["release", "tiny", "v1.0.0", "--commit"]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while stage.forge(&["tag", "--list"]).is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            stage.publish("tiny-v1.0.0").expect(0, &[]);
+        });
+        paste(&stage, &commands);
+    });
+    stage.assert_released("v1.0.0");
+}
+
+#[test]
+fn of_build_publish_and_pin() {
+    let stage = Stage::new();
+    paste(&stage, &dry(&stage, &["build", "tiny", "lonely"]));
+    stage.run(&["release", "tiny", "v1.0.0", "--wait", "0s"]).expect(1, &[]);
+    paste(&stage, &dry(&stage, &["publish", "tiny-v1.0.0"]));
+    assert_eq!(stage.registry.tags("blumeops/tiny"), ["v1.0.0-nix"]);
+    paste(&stage, &dry(&stage, &["pin", "tiny", "v1.0.0"]));
+    stage.run(&["release", "tiny", "v1.0.0", "--commit"]).expect(0, &[]);
+    stage.assert_released("v1.0.0");
+}
+
+#[test]
+fn of_setup_and_rehearse() {
+    let stage = Stage::new();
+    dry(&stage, &["setup", "--for", "build"]);
+    let commands = dry(&stage, &["rehearse", "tiny"]);
+    assert!(commands.contains("release tiny"), "{commands}");
+}
+
+#[test]
+fn of_a_path_with_blanks() {
+    let stage = Stage::new();
+    let odd = stage.path("a folder's name");
+    run(stage.command("git").arg("clone").arg("--quiet").arg(stage.path("forge.git")).arg(&odd));
+    let done = Done::from(stage.xtask(&["build", "tiny", "--dry-run"]).current_dir(&odd).output().unwrap());
+    paste(&stage, &done.expect(0, &[]).stdout);
+}

@@ -1,0 +1,14 @@
+//! The real program against real git, Nix, skopeo and an OCI registry. What is missing fails with how to get it.
+
+#![expect(clippy::disallowed_methods, reason = "tests start programs themselves")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod dry_run;
+mod interruptions;
+mod refusals;
+mod rehearsal;
+mod releases;
+mod secrets;
+mod stage;
+#[path = "../../stand-ins/servers.rs"]
+mod stand_ins;
