@@ -1,16 +1,22 @@
 //! Every external program: there or not, which version, who needs it, how to get it.
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::exec::{parallel, run};
+use crate::model::failure::Failure;
 use crate::report::{Outcome, table};
-use crate::tools::catalog::{self, TOOLS, Tool};
+use crate::tools::catalog::{self, Tool};
 
 /// Check every external program and say how to install what is missing
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  cargo xtask doctor\n  cargo xtask doctor --format json")]
-pub(crate) struct Args {}
+#[command(after_help = "Examples:\n  cargo xtask doctor\n  cargo xtask doctor --for release")]
+pub(crate) struct Args {
+    /// Only what this command needs
+    #[arg(long = "for", value_name = "COMMAND")]
+    pub(crate) purpose: Option<String>,
+}
 
 /// How a program stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +28,8 @@ pub(crate) enum Standing {
     Missing,
 }
 
-pub(crate) fn run(cx: &Context, _: &Args) -> Outcome {
-    let tools: Vec<&Tool> = TOOLS.iter().collect();
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
+    let tools = wanted(args.purpose.as_deref())?;
     let standings = parallel::map(&tools, 8, |tool| standing(cx, tool));
     let mut rows = Vec::new();
     let mut values = Vec::new();
@@ -43,7 +49,7 @@ pub(crate) fn run(cx: &Context, _: &Args) -> Outcome {
             version.to_owned(),
             minimum.clone(),
             tool.needed_by.join(", "),
-            tool.debian.to_owned(),
+            tool.debian.to_string(),
             tool.nixos.to_owned(),
             tool.macos.to_owned(),
             tool.mise.to_owned(),
@@ -57,7 +63,17 @@ pub(crate) fn run(cx: &Context, _: &Args) -> Outcome {
     } else {
         format!("{bad} of {} need attention; `cargo xtask setup` shows how\n", tools.len())
     };
-    Outcome { human: human + &end, json: json!({"tools": values}), code: u8::from(bad > 0) }
+    Ok(Outcome { human: human + &end, json: json!({"tools": values}), code: u8::from(bad > 0) })
+}
+
+/// The tools that a command needs, or all.
+pub(super) fn wanted(purpose: Option<&str>) -> Result<Vec<&'static Tool>> {
+    let tools = catalog::needed_by(purpose);
+    if tools.is_empty() {
+        let failure = Failure::environment("--for names no command that needs a program");
+        return Err(failure.next(format!("it can be: {}", catalog::purposes().join(", "))).into());
+    }
+    Ok(tools)
 }
 
 /// Looks for a program and asks it for its version.
@@ -80,6 +96,6 @@ fn dotted(version: &[u32]) -> String {
 fn value(tool: &Tool, state: &str, version: &str, minimum: &str) -> Value {
     json!({
         "program": tool.program, "state": state, "version": version, "minimum": minimum, "reason": tool.reason, "needed_by": tool.needed_by,
-        "install": {"debian": tool.debian, "nixos": tool.nixos, "macos": tool.macos, "mise": tool.mise},
+        "install": {"debian": tool.debian.to_string(), "nixos": tool.nixos, "macos": tool.macos, "mise": tool.mise},
     })
 }

@@ -152,10 +152,18 @@ impl System {
     }
 }
 
-/// Where `program` is: on PATH, or among what `setup` has installed beside it.
+/// Where `program` is: on PATH, among what `setup` has installed, or where Debian keeps PostgreSQL's server.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let ours = || env::tools_folder().join("bin").join(program);
-    which::which(program).or_else(|_| which::which(ours())).ok()
+    let folders = || std::iter::once(env::tools_folder()).chain(postgresql()).map(|folder| folder.join("bin"));
+    which::which(program).ok().or_else(|| folders().find_map(|folder| which::which(folder.join(program)).ok()))
+}
+
+/// The installed versions, the newest first.
+fn postgresql() -> Vec<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<PathBuf> = versions.map(|entry| entry.path()).collect();
+    versions.sort_by(|a, b| b.cmp(a));
+    versions
 }
 
 /// Starts `expression` as the leader of a group that signals reach.

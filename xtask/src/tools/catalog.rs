@@ -1,5 +1,9 @@
 //! Every external program: the least version, why, who needs it, and how it is installed.
 
+use std::fmt;
+
+use Source::{Go, Npm, Packages};
+
 use super::{Invocation, line};
 use crate::model::failure::Failure;
 
@@ -13,10 +17,31 @@ pub(crate) struct Tool {
     /// The argument that prints the version.
     pub(crate) version: &'static str,
     pub(crate) needed_by: &'static [&'static str],
-    pub(crate) debian: &'static str,
+    pub(crate) debian: Source,
     pub(crate) nixos: &'static str,
     pub(crate) macos: &'static str,
     pub(crate) mise: &'static str,
+}
+
+/// Where Debian has a program from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Debian packages, separated by blanks.
+    Packages(&'static str),
+    /// A package of npm, which Debian's package of that name brings.
+    Npm(&'static str),
+    /// A Go package at a version, built with the compiler of the Debian package golang-go.
+    Go(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Packages(names) => f.write_str(names),
+            Self::Npm(name) => write!(f, "{name} (npm)"),
+            Self::Go(package) => write!(f, "{} (Go)", package.rsplit('/').next().unwrap_or(package)),
+        }
+    }
 }
 
 /// Asked by `mise` where it has nothing to offer.
@@ -30,7 +55,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "GIT_CONFIG_COUNT and --path-format",
         version: "--version",
         needed_by: &["release", "publish", "rehearse", "tests"],
-        debian: "git",
+        debian: Packages("git"),
         nixos: "git",
         macos: "git",
         mise: NOT_IN_MISE,
@@ -41,7 +66,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "stores below a root",
         version: "--version",
         needed_by: &["build", "release", "publish", "rehearse", "tests"],
-        debian: "nix-bin",
+        debian: Packages("nix-bin"),
         nixos: "nix",
         macos: "nix (nixos.org installer)",
         mise: NOT_IN_MISE,
@@ -52,7 +77,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "evaluation to JSON",
         version: "--version",
         needed_by: &["build", "release", "publish", "rehearse", "tests"],
-        debian: "nix-bin",
+        debian: Packages("nix-bin"),
         nixos: "nix",
         macos: "nix (nixos.org installer)",
         mise: NOT_IN_MISE,
@@ -63,7 +88,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "--retry-times",
         version: "--version",
         needed_by: &["publish", "release --here", "rehearse", "tests"],
-        debian: "skopeo",
+        debian: Packages("skopeo"),
         nixos: "skopeo",
         macos: "skopeo",
         mise: NOT_IN_MISE,
@@ -74,7 +99,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "the rehearsal's registry",
         version: "--version",
         needed_by: &["rehearse", "tests"],
-        debian: "docker-registry",
+        debian: Packages("docker-registry"),
         nixos: "docker-distribution",
         macos: "(Linux only)",
         mise: NOT_IN_MISE,
@@ -85,7 +110,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "--pdeathsig: nothing outlives a rehearsal",
         version: "--version",
         needed_by: &["rehearse", "tests"],
-        debian: "util-linux",
+        debian: Packages("util-linux"),
         nixos: "util-linux",
         macos: "(Linux only)",
         mise: NOT_IN_MISE,
@@ -96,7 +121,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "writes the stand-in's layers",
         version: "--version",
         needed_by: &["rehearse", "tests"],
-        debian: "python3",
+        debian: Packages("python3"),
         nixos: "python3",
         macos: "python3",
         mise: "python",
@@ -107,7 +132,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "moves real programs into the store",
         version: "--version",
         needed_by: &["rehearse", "tests"],
-        debian: "patchelf",
+        debian: Packages("patchelf"),
         nixos: "patchelf",
         macos: "(Linux only)",
         mise: NOT_IN_MISE,
@@ -118,7 +143,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "what the redis image holds",
         version: "--version",
         needed_by: &["rehearse", "tests"],
-        debian: "redis-server",
+        debian: Packages("redis-server"),
         nixos: "redis",
         macos: "redis",
         mise: NOT_IN_MISE,
@@ -129,7 +154,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "asks the database for the stand-in ak",
         version: "--version",
         needed_by: &["rehearse", "tests"],
-        debian: "postgresql-client",
+        debian: Packages("postgresql-client"),
         nixos: "postgresql",
         macos: "postgresql",
         mise: NOT_IN_MISE,
@@ -140,7 +165,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "listens for the stand-in ak",
         version: "-V",
         needed_by: &["rehearse", "tests"],
-        debian: "socat",
+        debian: Packages("socat"),
         nixos: "socat",
         macos: "socat",
         mise: NOT_IN_MISE,
@@ -151,9 +176,64 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "certificates of the stand-ins",
         version: "version",
         needed_by: &["rehearse", "tests"],
-        debian: "openssl",
+        debian: Packages("openssl"),
         nixos: "openssl",
         macos: "openssl",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "fakeroot",
+        minimum: &[1, 25],
+        reason: "ownership inside the stand-in's layers",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: Packages("fakeroot"),
+        nixos: "fakeroot",
+        macos: "(Linux only)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "podman",
+        minimum: &[4, 3],
+        reason: "runs the images that were built",
+        version: "--version",
+        needed_by: &["tests"],
+        debian: Packages("podman runc netavark aardvark-dns iptables"),
+        nixos: "podman runc",
+        macos: "podman",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "postgres",
+        minimum: &[13],
+        reason: "the database of the images that were built",
+        version: "--version",
+        needed_by: &["tests"],
+        debian: Packages("postgresql"),
+        nixos: "postgresql",
+        macos: "postgresql",
+        mise: "postgres",
+    },
+    Tool {
+        program: "actionlint",
+        minimum: &[1, 7],
+        reason: "reads the workflows",
+        version: "--version",
+        needed_by: &["tests"],
+        debian: Go("github.com/rhysd/actionlint/cmd/actionlint@v1.7.7"),
+        nixos: "actionlint",
+        macos: "actionlint",
+        mise: "actionlint",
+    },
+    Tool {
+        program: "mise",
+        minimum: &[2024],
+        reason: "runs the tasks by the names that people type",
+        version: "--version",
+        needed_by: &["tests"],
+        debian: Npm("@jdxcode/mise"),
+        nixos: "mise",
+        macos: "mise",
         mise: NOT_IN_MISE,
     },
     Tool {
@@ -162,7 +242,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         reason: "process 1 of the authentik image",
         version: "--version",
         needed_by: &["rehearse", "tests"],
-        debian: "dumb-init",
+        debian: Packages("dumb-init"),
         nixos: "dumb-init",
         macos: "(Linux only)",
         mise: NOT_IN_MISE,
@@ -172,6 +252,17 @@ pub(crate) const TOOLS: &[Tool] = &[
 /// The tool that `program` is.
 pub(crate) fn find(program: &str) -> Option<&'static Tool> {
     TOOLS.iter().find(|tool| tool.program == program)
+}
+
+/// The tools that `purpose` needs, or all; none where nothing is known of it.
+pub(crate) fn needed_by(purpose: Option<&str>) -> Vec<&'static Tool> {
+    TOOLS.iter().filter(|tool| purpose.is_none_or(|purpose| tool.needed_by.contains(&purpose))).collect()
+}
+
+/// Everything that needs a tool, for who names something else.
+pub(crate) fn purposes() -> Vec<&'static str> {
+    let all: std::collections::BTreeSet<&str> = TOOLS.iter().flat_map(|tool| tool.needed_by).copied().collect();
+    all.into_iter().collect()
 }
 
 /// Asks for the version.
@@ -192,7 +283,7 @@ pub(crate) fn parse_version(output: &str) -> Option<Vec<u32>> {
 pub(crate) fn install_hint(program: &str) -> String {
     match find(program) {
         Some(tool) => format!(
-            "Debian: apt-get install {}; NixOS: {}; macOS: {}; or `cargo xtask setup`",
+            "Debian: {}; NixOS: {}; macOS: {}; `cargo xtask setup` installs it",
             tool.debian, tool.nixos, tool.macos
         ),
         None => "install it and put it on PATH".to_owned(),

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests start programs themselves")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod around;
 mod dry_run;
 mod interruptions;
 mod refusals;
