@@ -106,7 +106,7 @@ mod tests {
             let command = cli.find_subcommand_mut(name).unwrap();
             let help = command.render_long_help().to_string();
             let help: String = help.lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
-            text += &format!("\n## {name}\n\n```text\n{}```\n", help.trim_start());
+            text.extend(["\n## ", name, "\n\n```text\n", help.trim_start(), "```\n"]);
         }
         text
     }

@@ -47,7 +47,7 @@ fn layer(module: &str) -> Option<usize> {
 
 #[test]
 fn modules_use_only_lower_layers() {
-    let mut uses = 0;
+    let mut count = 0;
     for (path, text) in sources() {
         let own = path.split(['/', '.']).next().unwrap();
         let own_layer = layer(own).unwrap_or_else(|| panic!("{path} is in no layer"));
@@ -57,11 +57,11 @@ fn modules_use_only_lower_layers() {
             if let Some(used_layer) = layer(used) {
                 let fine = used == own || used_layer < own_layer;
                 assert!(fine, "{path} uses crate::{used}, which is not below it");
-                uses += 1;
+                count += 1;
             }
         }
     }
-    assert!(uses > 100, "only {uses} uses were found");
+    assert!(count > 100, "only {count} uses were found");
 }
 
 #[test]
