@@ -18,7 +18,7 @@ use crate::model::name::ContainerName;
 use crate::model::repo::{Container, Repo};
 use crate::model::workflow::Workflow;
 use crate::report::{Outcome, Reporter, bytes, table};
-use crate::tools::own;
+use crate::tools::{nix, own};
 use runner::Runner;
 use stage::Stage;
 
@@ -26,8 +26,8 @@ use stage::Stage;
 const PREFIX: &str = "blumeops-rehearsal-";
 
 /// Programs the rehearsal starts itself; what builds look for is found, or missed, in the stand-in nixpkgs.
-const PROGRAMS: [&str; 7] =
-    ["git", "nix-instantiate", "nix-build", "nix-store", "skopeo", "docker-registry", "setpriv"];
+const PROGRAMS: [&str; 8] =
+    ["git", "nix-instantiate", "nix-build", "nix-store", "skopeo", "docker-registry", "setpriv", "unshare"];
 
 /// Rehearse a release on this machine: throw-away clone, forge, registry and Nix store
 ///
@@ -61,12 +61,25 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         return Ok(super::build::commands(cx, stage::command_lines(&names).into_iter()));
     }
     Context::preflight(&PROGRAMS)?;
+    check_namespaces(cx)?;
     let workspace = Workspace::new(PREFIX, args.keep)?;
     let result = rehearse(cx, &args.name, &workspace);
     if args.keep {
         cx.report.say(&format!("kept: {}\n  . {}", workspace.text(""), workspace.text(stage::ENVIRONMENT)));
     }
     result.map_err(|error| explained(error, args.keep))
+}
+
+/// Nix builds in namespaces of its own; some containers don't allow them.
+fn check_namespaces(cx: &Context) -> Result<()> {
+    let output = cx.system.output(&nix::namespaces())?;
+    if output.success() {
+        return Ok(());
+    }
+    let failure = cx.system.failed(&nix::namespaces(), &output, "Nix can't build here in a sandbox");
+    Err(Failure { kind: Kind::Environment, ..failure }
+        .next("rehearse where user namespaces are allowed: not in a chroot, nor in a container without privileges")
+        .into())
 }
 
 fn explained(error: anyhow::Error, keep: bool) -> anyhow::Error {

@@ -18,6 +18,11 @@ extra-sandbox-paths = /bin /usr /lib /lib64 /etc/ld.so.cache
 build-users-group =
 substituters =";
 
+/// Succeeds where a sandbox can be made.
+pub(crate) fn namespaces() -> Invocation {
+    line!("unshare --user --map-root-user --mount --pid --fork true")
+}
+
 /// The store that lives below `folder`.
 pub(crate) fn store_below(folder: &str) -> String {
     format!("local?root={folder}")

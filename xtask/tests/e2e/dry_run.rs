@@ -23,8 +23,8 @@ fn paste(stage: &Stage, commands: &str) {
     std::fs::write(bin.join("cargo"), cargo).unwrap();
     std::fs::set_permissions(bin.join("cargo"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let mut shell = stage.command("bash");
-    shell.env("PATH", path).args(["-e", "-c", commands]);
+    let mut shell = stage.command("timeout");
+    shell.env("PATH", path).args(["120", "bash", "-e", "-c", commands]);
     Done::from(shell.output().unwrap()).expect(0, &[]);
 }
 

@@ -24,10 +24,8 @@ fn killed_it_leaves_no_process_and_the_next_removes_its_folder() {
     let stage = Stage::of_this_repository();
     for signal in ["KILL", "INT"] {
         let mut child = stage.xtask(&["rehearse", "redis"]).stderr(Stdio::null()).spawn().unwrap();
-        let started = Instant::now();
-        while rehearsals(&stage).is_empty() || started.elapsed() < Duration::from_millis(700) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until(|| rehearsals(&stage).pop());
+        std::thread::sleep(Duration::from_millis(600));
         run(stage.command("kill").args([format!("-{signal}"), child.id().to_string()]));
         child.wait().unwrap();
         stage.assert_nothing_runs();
