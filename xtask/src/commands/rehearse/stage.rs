@@ -144,7 +144,7 @@ fn environment_file(workspace: &Workspace, overlay: &[(String, Option<String>)])
 
 /// The rehearsal of `names` as commands.
 pub(super) fn command_lines(names: &[ContainerName]) -> Vec<String> {
-    let mut lines = vec!["root=$PWD workspace=$(mktemp -d)".to_owned()];
+    let mut lines = vec!["workspace=$(mktemp -d)".to_owned()];
     let inside = |path: &str| format!("\"$workspace\"/{path}");
     lines.push(format!("git init --quiet --bare --initial-branch=main {}", inside("forge.git")));
     lines.push(format!("git push --quiet {} HEAD:refs/heads/main", inside("forge.git")));
