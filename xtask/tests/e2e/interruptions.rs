@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::stage::{Done, Stage, run};
+use crate::stage::{Done, Stage, kill};
 
 /// Every program that a release starts.
 const PROGRAMS: [&str; 5] = ["git", "nix-instantiate", "nix-build", "nix-store", "skopeo"];
@@ -95,7 +95,7 @@ fn inside_the_wait() {
         let mut child = stage.xtask(&arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.contains("waiting for the forge")), "it never waited");
-        run(stage.command("kill").args([format!("-{signal}"), child.id().to_string()]));
+        kill(signal, child.id());
         let rest: Vec<String> = lines.collect();
         let status = child.wait().unwrap();
         if signal != "KILL" {

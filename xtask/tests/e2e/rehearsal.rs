@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stage::{Done, Registry, Stage, free_port, run, wait_for_port};
+use crate::stage::{Done, Registry, Stage, free_port, kill, run, wait_for_port};
 
 #[test]
 fn nothing_is_left_behind() {
@@ -26,7 +26,7 @@ fn killed_it_leaves_no_process_and_the_next_removes_its_folder() {
         let mut child = stage.xtask(&["rehearse", "redis"]).stderr(Stdio::null()).spawn().unwrap();
         until(|| rehearsals(&stage).pop());
         std::thread::sleep(Duration::from_millis(600));
-        run(stage.command("kill").args([format!("-{signal}"), child.id().to_string()]));
+        kill(signal, child.id());
         child.wait().unwrap();
         stage.assert_nothing_runs();
         assert_eq!(rehearsals(&stage).len(), usize::from(signal == "KILL"));
@@ -265,7 +265,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        drop(Command::new("kill").args(["-QUIT", &self.child.id().to_string()]).status());
+        kill("QUIT", self.child.id());
         drop(self.child.wait());
     }
 }

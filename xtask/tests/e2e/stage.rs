@@ -297,6 +297,12 @@ fn processes_with(marker: &str) -> Vec<String> {
     ours.map(|entry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default().replace('\0', " ")).collect()
 }
 
+/// Sends a signal.
+pub(crate) fn kill(signal: &str, pid: u32) {
+    // The shell's own: a small Debian has no program of that name.
+    run(Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]));
+}
+
 /// Runs to success; the output is its stdout.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> String {
