@@ -73,8 +73,9 @@ struct Release<'a> {
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let container = cx.container(&args.name)?;
-    let mut programs = vec!["git", "nix-instantiate"];
-    programs.extend(args.here.then_some(["nix-build", "nix-store", "skopeo"]).into_iter().flatten());
+    let mut programs = vec!["git"];
+    programs.extend((!args.dry_run).then_some("nix-instantiate"));
+    programs.extend((args.here && !args.dry_run).then_some(["nix-build", "nix-store", "skopeo"]).into_iter().flatten());
     Context::preflight(&programs)?;
     let _lock = if args.dry_run { None } else { Some(one_at_a_time(cx, &args.name)?) };
     let home = cx.home()?;
@@ -144,10 +145,11 @@ impl Release<'_> {
                 self.cx.repo.config.forge.branch, self.facts.branch
             )
         };
-        format!(
-            "{} {}\n\nEvaluated with nixpkgs {}.{branch}",
-            self.container.name, self.tag.version, self.declared.nixpkgs
-        )
+        let nixpkgs = match self.declared.nixpkgs.as_str() {
+            "" => String::new(),
+            version => format!("\n\nEvaluated with nixpkgs {version}."),
+        };
+        format!("{} {}{nixpkgs}{branch}", self.container.name, self.tag.version)
     }
 
     fn push_tag(&self) -> Result<()> {

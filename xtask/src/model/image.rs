@@ -73,7 +73,7 @@ fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'d
 }
 
 /// What a Nix expression declares, as far as evaluation tells.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Declared {
     pub(crate) name: String,
     pub(crate) config: RunConfig,

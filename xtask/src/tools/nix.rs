@@ -83,6 +83,11 @@ pub(crate) fn without_talk(stderr: &str) -> Vec<String> {
     stderr.lines().skip(start.unwrap_or(0)).map(str::to_owned).collect()
 }
 
+/// Is it the machine that has no package set, and not the expression that is wrong?
+pub(crate) fn lacks_nixpkgs(stderr: &str) -> bool {
+    stderr.contains("'nixpkgs' was not found in the Nix search path")
+}
+
 /// What a line of a build's stderr says is being done, for the progress display.
 pub(crate) fn parse_progress(line: &str) -> Option<String> {
     let quoted = |start: &str| line.strip_prefix(start)?.split('\'').next();

@@ -87,3 +87,15 @@ fn of_a_path_with_blanks() {
     let done = Done::from(stage.xtask(&["build", "tiny", "--dry-run"]).current_dir(&odd).output().unwrap());
     paste(&stage, &done.expect(0, &[]).stdout);
 }
+
+/// Nothing of production is in reach, and no package set: the commands are shown all the same.
+#[test]
+fn of_a_release_that_can_not_be_checked() {
+    let stage = Stage::new();
+    let before = stage.state();
+    let mut release = stage.xtask(&["release", "tiny", "v1.0.1", "--dry-run"]);
+    release.env("BLUMEOPS_REGISTRY_URL", "http://127.0.0.1:1").env("NIX_PATH", "");
+    let done = Done::from(release.output().unwrap()).expect(0, &["not checked: can't reach", "does not evaluate"]);
+    assert!(done.stdout.contains("git tag -a tiny-v1.0.1"), "{}", done.stdout);
+    assert_eq!(stage.state(), before);
+}

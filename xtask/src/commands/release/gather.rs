@@ -8,7 +8,7 @@ use super::{Args, builds_with_nix};
 use crate::checks::release::{Choice, Known, choose};
 use crate::commands::{Context, pin};
 use crate::model::failure::{Failure, Kind};
-use crate::model::finding::Finding;
+use crate::model::finding::{Finding, Severity};
 use crate::model::image::Declared;
 use crate::model::repo::Container;
 use crate::registry::Registry;
@@ -67,12 +67,18 @@ pub(crate) fn preflight(
     let choice = gathering.choose(args)?;
     gathering.judge(args, choice)?;
     let nothing = "nothing was tagged, pushed or changed";
+    let Gathering { findings, facts, .. } = gathering;
+    let only_unasked = findings.iter().all(|finding| finding.severity == Severity::Environment);
     match (declared, choice) {
-        (Some(declared), Some(choice)) if gathering.findings.is_empty() => Ok((choice, gathering.facts, declared)),
-        _ => {
-            Err(Failure::of_findings(format!("{} can't be released; {nothing}", container.name), gathering.findings)
-                .into())
+        (Some(declared), Some(choice)) if findings.is_empty() => Ok((choice, facts, declared)),
+        // What could not be asked is no reason not to show the commands.
+        (declared, Some(choice)) if args.dry_run && only_unasked => {
+            for finding in &findings {
+                cx.report.say(&format!("not checked: {}", finding.message));
+            }
+            Ok((choice, facts, declared.unwrap_or_default()))
         }
+        _ => Err(Failure::of_findings(format!("{} can't be released; {nothing}", container.name), findings).into()),
     }
 }
 
@@ -83,7 +89,9 @@ fn evaluate(cx: &Context, container: &Container) -> Result<(Declared, Vec<String
     let output = cx.system.output(&invocation)?;
     if !output.success() {
         let failure = cx.system.failed(&invocation, &output, &format!("{} does not evaluate", container.expression()));
+        let kind = if nix::lacks_nixpkgs(&output.stderr) { Kind::Environment } else { failure.kind };
         return Err(Failure {
+            kind,
             command: Some(format!("nix-instantiate {}", container.expression())),
             ..failure.tail(nix::without_talk(&output.stderr))
         }
@@ -182,7 +190,12 @@ impl Gathering<'_> {
 
     fn choose(&mut self, args: &Args) -> Result<Option<Choice>> {
         // An unreachable remote or registry would make an old version look new.
-        if self.findings.iter().any(|finding| matches!(finding.code, "remote" | "registry" | "no-main")) {
+        let unknown = |finding: &Finding| match finding.code {
+            "remote" | "no-main" => true,
+            "registry" => !args.dry_run,
+            _ => false,
+        };
+        if self.findings.iter().any(unknown) {
             return Ok(None);
         }
         let newest = self.facts.known.newest_tag().cloned();
