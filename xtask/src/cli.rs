@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{Context, build, containers, doctor, pin, publish, rehearse, release, setup};
+use crate::commands::{
+    Context, build, check, containers, doctor, explain, pin, publish, refs, rehearse, release, render, setup,
+};
 use crate::report::{Format, Outcome};
 
-/// Build, release and pin the containers of a repository.
+/// Check a repository, and build, release and pin its containers.
 ///
 /// stdout is data, stderr is talk. Exit codes: 0 fine, 1 refused or failed, 2 usage or environment, 130 interrupted.
 #[derive(Parser, Debug)]
@@ -37,6 +39,10 @@ pub(crate) enum Command {
     Publish(publish::Args),
     Pin(pin::Args),
     Rehearse(rehearse::Args),
+    Check(check::Args),
+    Explain(explain::Args),
+    Render(render::Args),
+    Refs(refs::Args),
 }
 
 impl Command {
@@ -50,6 +56,10 @@ impl Command {
             Self::Publish(args) => publish::run(cx, args),
             Self::Pin(args) => pin::run(cx, args),
             Self::Rehearse(args) => rehearse::run(cx, args),
+            Self::Check(args) => check::run(cx, args),
+            Self::Explain(args) => explain::run(cx, args),
+            Self::Render(args) => render::run(cx, args),
+            Self::Refs(args) => refs::run(cx, args),
         }
     }
 }

@@ -16,7 +16,7 @@ use anyhow::Result;
 use clap::Parser as _;
 use serde_json::{Value, json};
 
-use cli::Cli;
+use cli::{Cli, Command};
 use commands::Context;
 use exec::redact::Redactor;
 use exec::run::System;
@@ -33,6 +33,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, report: &Reporter) -> Result<Outcome> {
+    if !matches!(cli.format, Format::Human | Format::Json) && !matches!(cli.command, Command::Check(_)) {
+        return Err(Failure::environment("only check has this format").next("--format human or json").into());
+    }
     let root = exec::fs::root(cli.root.as_deref()).map_err(Failure::environment)?;
     let repo = Repo::load(exec::fs::sources(&root))
         .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
@@ -52,8 +55,10 @@ fn redactor() -> Redactor {
 fn finish(report: &Reporter, result: Result<Outcome>) -> u8 {
     let (code, value): (u8, Value) = match result {
         Ok(outcome) => {
-            if report.format == Format::Human {
-                report.data(&outcome.human);
+            match (&outcome.other, report.format) {
+                (Some(text), _) => report.data(text),
+                (None, Format::Human) => report.data(&outcome.human),
+                (None, _) => {}
             }
             (outcome.code, json!({"ok": outcome.code == 0, "exit": outcome.code, "result": outcome.json}))
         }

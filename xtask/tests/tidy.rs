@@ -29,7 +29,7 @@ fn sources() -> BTreeMap<String, String> {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
                 folders.push(path);
-            } else {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 sources.insert(relative(&path, &root), std::fs::read_to_string(path).unwrap());
             }
         }

@@ -1,4 +1,93 @@
 //! Rules: pure functions from values to findings.
 
+pub(crate) mod applications;
+pub(crate) mod databases;
+pub(crate) mod docs;
 pub(crate) mod image;
+pub(crate) mod images;
+pub(crate) mod network;
+pub(crate) mod objects;
 pub(crate) mod release;
+pub(crate) mod secrets;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use crate::model::finding::{Finding, Severity};
+use crate::model::waiver::Waiver;
+use crate::model::world::World;
+
+/// One rule of the repository.
+pub(crate) struct Rule {
+    pub(crate) code: &'static str,
+    /// What must hold, as a sentence.
+    pub(crate) about: &'static str,
+    /// What happens where it does not.
+    pub(crate) why: &'static str,
+    /// A change to the repository of the examples that breaks it: file, what stands there, what comes instead.
+    pub(crate) breaks: (&'static str, &'static str, &'static str),
+    pub(crate) check: fn(&World, &mut Vec<Finding>),
+}
+
+/// Every rule, family by family.
+pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
+    [images::RULES, objects::RULES, applications::RULES, secrets::RULES, databases::RULES, network::RULES, docs::RULES]
+        .into_iter()
+        .flatten()
+}
+
+/// What a check comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) rules: usize,
+    pub(crate) waived: usize,
+}
+
+/// Runs the rules that `wanted` takes, and leaves out what is waived.
+pub(crate) fn run(world: &World, wanted: impl Fn(&Rule) -> bool) -> Checked {
+    let mut findings: Vec<Finding> = world.repo.findings.iter().chain(&world.findings).cloned().collect();
+    let mut ran = BTreeSet::new();
+    for rule in rules().filter(|rule| wanted(rule)) {
+        (rule.check)(world, &mut findings);
+        ran.insert(rule.code);
+    }
+    let files = world.repo.files.iter().flat_map(Waiver::of_file);
+    let waivers: Vec<Waiver> = files.chain(world.repo.config.waivers.iter().cloned()).collect();
+    let mut used = vec![false; waivers.len()];
+    let before = findings.len();
+    findings.retain(|finding| {
+        let mut waived = false;
+        for (waiver, used) in waivers.iter().zip(&mut used).filter(|(waiver, _)| waiver.covers(finding)) {
+            *used = true;
+            waived |= !waiver.reason.is_empty();
+        }
+        !waived
+    });
+    let waived = before - findings.len();
+    for (waiver, used) in waivers.iter().zip(used) {
+        let code = waiver.rule.as_str();
+        if waiver.reason.is_empty() {
+            findings.push(
+                Finding::error("waiver-reason", format!("{code} is waived without a reason")).at(waiver.place.clone()),
+            );
+        } else if !used && (ran.contains(code) || !rules().any(|rule| rule.code == code)) {
+            findings
+                .push(Finding::error("waiver-unused", format!("nothing here breaks {code}")).at(waiver.place.clone()));
+        }
+    }
+    sort(&mut findings);
+    Checked { findings, rules: ran.len(), waived }
+}
+
+/// By place, each once.
+fn sort(findings: &mut Vec<Finding>) {
+    let key = |finding: &Finding| {
+        let place = finding.place.as_ref().map(|place| (place.source.path.clone(), place.start));
+        (place, finding.code, finding.message.clone())
+    };
+    findings.sort_by_key(key);
+    findings.dedup_by_key(|finding| key(finding));
+    findings.retain(|finding| finding.severity != Severity::Note);
+}

@@ -63,7 +63,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     } else {
         format!("{bad} of {} need attention; `cargo xtask setup` shows how\n", tools.len())
     };
-    Ok(Outcome { human: human + &end, json: json!({"tools": values}), code: u8::from(bad > 0) })
+    Ok(Outcome { human: human + &end, json: json!({"tools": values}), code: u8::from(bad > 0), other: None })
 }
 
 /// The tools that a command needs, or all.
@@ -85,6 +85,7 @@ pub(crate) fn standing(cx: &Context, tool: &Tool) -> Standing {
     match catalog::parse_version(&(output.stdout + &output.stderr)) {
         Some(version) if version.as_slice() >= tool.minimum => Standing::Fine(dotted(&version)),
         Some(version) => Standing::TooOld(dotted(&version)),
+        None if tool.minimum.is_empty() => Standing::Fine("?".to_owned()),
         None => Standing::Silent,
     }
 }

@@ -1,12 +1,16 @@
 //! One file per subcommand: its arguments, then `run`.
 
 pub(crate) mod build;
+pub(crate) mod check;
 pub(crate) mod containers;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 pub(crate) mod pin;
 pub(crate) mod publish;
+pub(crate) mod refs;
 pub(crate) mod rehearse;
 pub(crate) mod release;
+pub(crate) mod render;
 pub(crate) mod setup;
 
 use std::path::PathBuf;

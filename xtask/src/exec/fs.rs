@@ -37,6 +37,8 @@ pub(crate) fn sources(root: &Path) -> Vec<Source> {
     walk(root, &root.join("containers"), 2, &mut files);
     walk(root, &root.join("argocd"), 8, &mut files);
     walk(root, &root.join(workflow::FOLDER), 0, &mut files);
+    walk(root, &root.join("ansible"), 8, &mut files);
+    walk(root, &root.join("docs"), 8, &mut files);
     files.extend(read(root, &root.join(config::PATH)));
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::finding::Finding;
 use super::image::{Architecture, Home};
 use super::source::Source;
+use super::waiver::Waiver;
 
 /// Where the file is, seen from the root.
 pub(crate) const PATH: &str = "xtask/blumeops.toml";
@@ -73,6 +74,9 @@ pub(crate) struct Config {
     pub(crate) home: Option<Home>,
     pub(crate) forge: Forge,
     pub(crate) clusters: Vec<Cluster>,
+    pub(crate) waivers: Vec<Waiver>,
+    /// Names in the tailnet of what this repository does not deploy.
+    pub(crate) elsewhere: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -81,6 +85,22 @@ struct RawConfig {
     registry: Option<RawRegistry>,
     forge: RawForge,
     clusters: BTreeMap<String, RawCluster>,
+    waivers: Vec<RawWaiver>,
+    tailnet: RawTailnet,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawTailnet {
+    elsewhere: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWaiver {
+    rule: toml::Spanned<String>,
+    path: String,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -144,12 +164,19 @@ impl Config {
         let url = raw.forge.url.map(|url| url.parse().map_err(|why| bad(&url, why))).transpose()?;
         let RawForge { repository, remote, branch, workflow, .. } = raw.forge;
         let clusters = raw.clusters.into_iter();
+        let waivers = raw.waivers.iter().map(|raw| {
+            let span = raw.rule.span();
+            Waiver::of_path(raw.rule.get_ref(), &raw.path, &raw.reason, source.place(span.start, span.end))
+        });
+        let waivers = waivers.collect();
         Ok(Self {
             home,
             forge: Forge { url, repository, remote, branch, workflow },
             clusters: clusters
                 .map(|(name, RawCluster { server, architecture })| Cluster { name, server, architecture })
                 .collect(),
+            waivers,
+            elsewhere: raw.tailnet.elsewhere,
         })
     }
 }

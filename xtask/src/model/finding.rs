@@ -21,12 +21,14 @@ pub(crate) struct Finding {
     pub(crate) severity: Severity,
     pub(crate) message: String,
     pub(crate) place: Option<Place>,
+    /// The other end, and what it is.
+    pub(crate) other: Option<Box<(Place, &'static str)>>,
     pub(crate) help: Option<String>,
 }
 
 impl Finding {
     pub(crate) fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Error, message: message.into(), place: None, help: None }
+        Self { code, severity: Severity::Error, message: message.into(), place: None, other: None, help: None }
     }
 
     pub(crate) fn environment(code: &'static str, message: impl Into<String>) -> Self {
@@ -39,6 +41,10 @@ impl Finding {
 
     pub(crate) fn at(self, place: Place) -> Self {
         Self { place: Some(place), ..self }
+    }
+
+    pub(crate) fn also(self, place: Place, what: &'static str) -> Self {
+        Self { other: Some(Box::new((place, what))), ..self }
     }
 
     pub(crate) fn help(self, help: impl Into<String>) -> Self {

@@ -9,6 +9,9 @@ use super::yaml::{self, Node};
 /// The file names kustomize accepts.
 pub(crate) const FILE_NAMES: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
+/// The lists that name other manifests.
+const LISTS: [&str; 3] = ["resources", "bases", "components"];
+
 /// One kustomization file.
 #[derive(Clone, Debug)]
 pub(crate) struct Kustomization {
@@ -16,6 +19,10 @@ pub(crate) struct Kustomization {
     pub(crate) images: Vec<ImageEntry>,
     /// Folders this one includes, relative to the root.
     pub(crate) includes: Vec<String>,
+    /// Whatever in it may be a path, relative to the root.
+    pub(crate) names: Vec<String>,
+    /// It needs something from elsewhere: a remote base or a chart; which, and where that is written.
+    pub(crate) remote: Option<Place>,
 }
 
 /// One entry of `images:`.
@@ -70,18 +77,26 @@ impl Kustomization {
     pub(crate) fn parse(source: Source) -> Result<Self, Box<Finding>> {
         let documents = yaml::parse(&source)?;
         let Some(root) = documents.first() else {
-            return Ok(Self { source, images: Vec::new(), includes: Vec::new() });
+            return Ok(Self { source, images: vec![], includes: vec![], names: vec![], remote: None });
         };
         let items = root.get("images").map_or(&[][..], Node::items);
         let images = items.iter().map(|item| image_entry(item, &source)).collect::<Result<_, _>>()?;
-        let includes = ["resources", "bases", "components"]
+        let includes = LISTS
             .iter()
             .filter_map(|key| root.get(key))
             .flat_map(Node::items)
             .filter_map(Node::text)
             .filter_map(|path| join(source.folder(), path))
             .collect();
-        Ok(Self { source, images, includes })
+        let mut scalars = Vec::new();
+        root.scalars(&mut |node, text| scalars.push((node, text)));
+        let given = scalars.iter().filter(|(_, text)| !matches!(*text, "" | "~" | "." | "./"));
+        let names = given.filter_map(|(_, text)| join(source.folder(), text)).collect();
+        let is_remote = |text: &str| text.contains("://") || text.contains("?ref=") || text.starts_with("github.com/");
+        let listed: Vec<&Node> = LISTS.iter().filter_map(|key| root.get(key)).flat_map(Node::items).collect();
+        let remote = listed.into_iter().find(|node| node.text().is_some_and(is_remote)).or(root.get("helmCharts"));
+        let remote = remote.map(|node| node.place(&source));
+        Ok(Self { source, images, includes, names, remote })
     }
 
     /// The entries that decide the tag of `image`.

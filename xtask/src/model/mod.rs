@@ -12,5 +12,7 @@ pub(crate) mod source;
 pub(crate) mod suggest;
 pub(crate) mod tag;
 pub(crate) mod version;
+pub(crate) mod waiver;
 pub(crate) mod workflow;
+pub(crate) mod world;
 pub(crate) mod yaml;

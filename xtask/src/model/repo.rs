@@ -46,6 +46,8 @@ pub(crate) struct ImageUse {
 pub(crate) struct Application {
     pub(crate) path: String,
     pub(crate) server: String,
+    /// The repository it comes from.
+    pub(crate) url: String,
 }
 
 /// Everything that was read.
@@ -57,6 +59,8 @@ pub(crate) struct Repo {
     pub(crate) uses: Vec<ImageUse>,
     pub(crate) applications: Vec<Application>,
     pub(crate) workflows: Vec<Workflow>,
+    /// Every file that was read.
+    pub(crate) files: Vec<Source>,
     /// What could not be read.
     pub(crate) findings: Vec<Finding>,
 }
@@ -84,6 +88,7 @@ impl Repo {
             uses: vec![],
             applications: vec![],
             workflows: vec![],
+            files: files.clone(),
             findings: vec![],
         };
         for file in files {
@@ -176,6 +181,28 @@ impl Repo {
         Users { entries: entries.collect(), unpinned: self.uses.iter().filter(is_unpinned).collect() }
     }
 
+    /// The kustomization in `folder`.
+    pub(crate) fn kustomization(&self, folder: &str) -> Option<&Kustomization> {
+        self.kustomizations.iter().find(|kustomization| kustomization.source.folder() == folder)
+    }
+
+    /// The paths of all files that decide what `folder` renders to: its own, and those of what it names elsewhere.
+    pub(crate) fn inputs(&self, folder: &str) -> BTreeSet<&str> {
+        let mut inputs = BTreeSet::new();
+        let mut queue = vec![folder.to_owned()];
+        while let Some(path) = queue.pop() {
+            let below = format!("{path}/");
+            for file in self.files.iter().filter(|file| *file.path == path || file.path.starts_with(&below)) {
+                if inputs.insert(&*file.path)
+                    && let Some(kustomization) = self.kustomizations.iter().find(|k| k.source.path == file.path)
+                {
+                    queue.extend(kustomization.names.iter().filter(|name| !name.starts_with(&below)).cloned());
+                }
+            }
+        }
+        inputs
+    }
+
     /// The clusters that run what is under `folder`, as the Applications say.
     pub(crate) fn clusters_of(&self, folder: &str) -> Vec<&Cluster> {
         let servers = self
@@ -247,7 +274,8 @@ fn application(document: &yaml::Node) -> Option<Application> {
     }
     let path = document.path(&["spec", "source", "path"])?.text()?.trim_end_matches('/').to_owned();
     let server = document.path(&["spec", "destination", "server"])?.text()?.to_owned();
-    Some(Application { path, server })
+    let url = document.path(&["spec", "source", "repoURL"]).and_then(yaml::Node::text).unwrap_or_default().to_owned();
+    Some(Application { path, server, url })
 }
 
 fn home_of(image: &str, containers: &[Container]) -> Option<Home> {

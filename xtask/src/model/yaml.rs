@@ -52,6 +52,15 @@ impl Node {
         source.place(self.start, self.end)
     }
 
+    /// Calls `visit` with every scalar value below.
+    pub(crate) fn scalars<'a>(&'a self, visit: &mut impl FnMut(&'a Node, &'a str)) {
+        match &self.value {
+            Value::Scalar(text) => visit(self, text),
+            Value::Sequence(items) => items.iter().for_each(|item| item.scalars(visit)),
+            Value::Mapping(entries) => entries.iter().for_each(|(_, value)| value.scalars(visit)),
+        }
+    }
+
     /// Calls `visit` with every key and value of every mapping below.
     pub(crate) fn walk<'a>(&'a self, visit: &mut impl FnMut(&'a Node, &'a Node)) {
         match &self.value {

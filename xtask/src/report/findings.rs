@@ -18,6 +18,10 @@ pub(crate) fn human(finding: &Finding) -> String {
     if let Some(place) = &finding.place {
         text.push_str(&snippet(place));
     }
+    if let Some((place, what)) = finding.other.as_deref() {
+        writeln!(text, "  = {what}:").unwrap_or_default();
+        text.push_str(&snippet(place));
+    }
     if let Some(help) = &finding.help {
         for line in help.lines() {
             writeln!(text, "  = help: {line}").unwrap_or_default();
@@ -70,5 +74,5 @@ pub(crate) fn finding_json(finding: &Finding) -> Value {
         Severity::Error => "error",
         Severity::Environment => "environment",
     };
-    json!({"code": finding.code, "severity": severity, "message": finding.message, "place": finding.place.as_ref().map(at), "help": finding.help})
+    json!({"code": finding.code, "severity": severity, "message": finding.message, "place": finding.place.as_ref().map(at), "other": finding.other.as_deref().map(|(place, _)| at(place)), "help": finding.help})
 }

@@ -1,6 +1,7 @@
 //! What people and programs see. stdout is data, stderr is talk.
 
 pub(crate) mod findings;
+pub(crate) mod formats;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -16,6 +17,12 @@ pub(crate) enum Format {
     Human,
     /// One JSON document on stdout
     Json,
+    /// SARIF 2.1.0 (check only)
+    Sarif,
+    /// JUnit (check only)
+    Junit,
+    /// Annotations of a workflow run (check only)
+    Github,
 }
 
 /// What a command ends with.
@@ -23,13 +30,14 @@ pub(crate) enum Format {
 pub(crate) struct Outcome {
     pub(crate) human: String,
     pub(crate) json: serde_json::Value,
-    /// 0 or 1.
     pub(crate) code: u8,
+    /// The result in a format that is neither.
+    pub(crate) other: Option<String>,
 }
 
 impl Outcome {
     pub(crate) fn ok(human: impl Into<String>, json: serde_json::Value) -> Self {
-        Self { human: human.into(), json, code: 0 }
+        Self { human: human.into(), json, code: 0, other: None }
     }
 }
 

@@ -94,6 +94,18 @@ pub(crate) const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "kustomize",
+        // A build by Go does not say its version.
+        minimum: &[],
+        reason: "renders manifests; kubectl does too",
+        version: "version",
+        needed_by: &["render", "check", "tests"],
+        debian: Go("sigs.k8s.io/kustomize/kustomize/v5@v5.1.1"),
+        nixos: "kustomize",
+        macos: "kustomize",
+        mise: "kustomize",
+    },
+    Tool {
         program: "docker-registry",
         minimum: &[2, 8],
         reason: "the rehearsal's registry",

@@ -185,6 +185,11 @@ pub(crate) fn clone_at(url: &str, path: &str, tag: &str) -> Invocation {
     git(line!("git -c advice.detachedHead=false clone --quiet --branch {tag} {url} {path}")).limit(NETWORK)
 }
 
+/// What is tracked, and what is neither tracked nor ignored.
+pub(crate) fn files() -> Invocation {
+    git(line!("git ls-files -z --cached --others --exclude-standard"))
+}
+
 /// Every ref with its object.
 pub(crate) fn all_refs() -> Invocation {
     git(line!("git for-each-ref '--format=%(objectname) %(refname)'"))

@@ -9,7 +9,7 @@ fn root() -> PathBuf {
 }
 
 /// A program from PATH, or from where `setup` puts those that Debian has no package of.
-fn tool(program: &str) -> PathBuf {
+pub(crate) fn tool(program: &str) -> PathBuf {
     let home = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").unwrap()));
     let ours = Path::new(&home).join("blumeops-xtask/tools/bin").join(program);
     let found = which::which(program).or_else(|_| which::which(ours));

@@ -1,0 +1,255 @@
+//! Documentation: links, frontmatter and paths that hold, cards that agree with what is deployed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Rule;
+use crate::model::finding::Finding;
+use crate::model::source::{Place, Source};
+use crate::model::suggest::nearest;
+use crate::model::world::World;
+
+const CARD: &str = "docs/reference/web.md";
+
+/// Folders of the repository that documentation names files in.
+const FOLDERS: [&str; 6] = ["argocd/", "ansible/", "containers/", "docs/", "xtask/", ".forgejo/"];
+
+/// What towncrier sorts changes by.
+const CHANGES: [&str; 6] = ["feature", "bugfix", "infra", "doc", "ai", "misc"];
+
+/// The rules of this family.
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        code: "doc-link",
+        about: "A wiki-link names a page that exists.",
+        why: "The reader ends nowhere.",
+        breaks: ("docs/reference/reference.md", "[[web]]", "[[wep]]"),
+        check: link,
+    },
+    Rule {
+        code: "doc-name",
+        about: "A page's file name is unique.",
+        why: "A link to it means one of two.",
+        breaks: ("docs/how-to/how-to.md", "tags: [how-to]\n---\n", "tags: [how-to]\n---\n//TWIN\n"),
+        check: name,
+    },
+    Rule {
+        code: "doc-frontmatter",
+        about: "A page has a title, the date it was modified, and tags.",
+        why: "The site shows it without a name and finds it by nothing.",
+        breaks: (CARD, "modified: 2026-11-24\n", "modified: yesterday\n"),
+        check: frontmatter,
+    },
+    Rule {
+        code: "doc-index",
+        about: "Each folder of pages has a page named after it.",
+        why: "The site has no way into it.",
+        breaks: ("docs/reference/reference.md", "title: Reference", "//GONE"),
+        check: index,
+    },
+    Rule {
+        code: "doc-path",
+        about: "A path in a code span exists.",
+        why: "It was renamed, and the page was left behind.",
+        breaks: (CARD, "`argocd/manifests/web/`", "`argocd/manifests/wep/`"),
+        check: path,
+    },
+    Rule {
+        code: "doc-card",
+        about: "A service card names the namespace, cluster and image that are deployed.",
+        why: "At night it sends its reader to the wrong cluster.",
+        breaks: (CARD, "| **Cluster** | ringtail |", "| **Cluster** | indri |"),
+        check: card,
+    },
+    Rule {
+        code: "changelog-name",
+        about: "A changelog fragment is named <change>.<type>.md.",
+        why: "It is left out of the changelog.",
+        breaks: ("docs/changelog.d/web.feature.md", "", "//RENAME docs/changelog.d/web.news.md"),
+        check: changelog,
+    },
+];
+
+fn pages(world: &World) -> impl Iterator<Item = &Source> {
+    world.repo.files.iter().filter(|file| {
+        file.path.starts_with("docs/") && file.path.ends_with(".md") && !file.path.starts_with("docs/changelog.d/")
+    })
+}
+
+/// The file's name without folder and extension.
+fn stem(file: &Source) -> &str {
+    file.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".md")
+}
+
+/// Every part of the page's prose between `open` and `close`, on one line and outside of code blocks.
+fn spans<'a>(file: &'a Source, open: &str, close: &str) -> Vec<(&'a str, Place)> {
+    let mut found = Vec::new();
+    let (mut start, mut in_code) = (0, false);
+    for line in file.text.split_inclusive('\n') {
+        in_code ^= line.trim_start().starts_with("```");
+        let mut at = 0;
+        while let Some(from) = line[at..].find(open).map(|from| at + from + open.len()).filter(|_| !in_code) {
+            let Some(to) = line[from..].find(close).map(|to| from + to) else { break };
+            found.push((&file.text[start + from..start + to], file.place(start + from, start + to)));
+            at = to + close.len();
+        }
+        start += line.len();
+    }
+    found
+}
+
+fn link(world: &World, findings: &mut Vec<Finding>) {
+    let names: BTreeSet<&str> = pages(world).map(stem).collect();
+    for file in pages(world) {
+        for (text, place) in spans(file, "[[", "]]").into_iter().filter(|(_, place)| !is_quoted(place)) {
+            let target = text.split(['|', '#']).next().unwrap_or_default().trim().trim_end_matches('\\');
+            let target = target.rsplit('/').next().unwrap_or_default();
+            if !target.is_empty() && !names.contains(target) {
+                let finding = Finding::error("doc-link", format!("there is no page {target}")).at(place);
+                findings.push(match nearest(target, names.iter().copied()) {
+                    Some(near) => finding.help(format!("did you mean `{near}`?")),
+                    None => finding,
+                });
+            }
+        }
+    }
+}
+
+/// Does it stand in a code span?
+fn is_quoted(place: &Place) -> bool {
+    let before = &place.source.text[..place.start];
+    before.lines().next_back().is_some_and(|line| line.matches('`').count() % 2 == 1)
+}
+
+fn name(world: &World, findings: &mut Vec<Finding>) {
+    let mut seen = BTreeMap::new();
+    for file in pages(world).filter(|file| stem(file) != "index") {
+        if let Some(there) = seen.insert(stem(file), file) {
+            let finding = Finding::error("doc-name", format!("two pages are called {}", stem(file)));
+            findings.push(finding.at(file.place(0, 0)).also(there.place(0, 0), "the other one"));
+        }
+    }
+}
+
+/// The lines between the two `---`, and where they start.
+fn head(file: &Source) -> Option<&str> {
+    file.text.strip_prefix("---\n")?.split("\n---").next()
+}
+
+fn is_date(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    matches!(parts[..], [year, month, day] if year.len() == 4 && month.len() == 2 && day.len() == 2)
+        && parts.concat().chars().all(|c| c.is_ascii_digit())
+}
+
+fn frontmatter(world: &World, findings: &mut Vec<Finding>) {
+    // A site without frontmatter anywhere does not use it.
+    if !pages(world).any(|file| head(file).is_some()) {
+        return;
+    }
+    for file in pages(world) {
+        let Some(head) = head(file) else {
+            findings.push(Finding::error("doc-frontmatter", "the page has no frontmatter").at(file.place(0, 0)));
+            continue;
+        };
+        for key in ["title", "modified", "tags"] {
+            let value = head.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
+            let place = || file.find(&format!("{key}:"));
+            match value {
+                None => findings
+                    .push(Finding::error("doc-frontmatter", format!("the page has no {key}")).at(file.place(0, 3))),
+                Some(date) if key == "modified" && !is_date(date.trim_matches(['"', '\''])) => {
+                    findings.push(
+                        Finding::error("doc-frontmatter", format!("{date} is not a date as 2026-01-31")).at(place()),
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+fn index(world: &World, findings: &mut Vec<Finding>) {
+    let mut folders = BTreeMap::<&str, Vec<&Source>>::new();
+    for file in pages(world).filter(|file| file.folder() != "docs") {
+        folders.entry(file.folder()).or_default().push(file);
+    }
+    // Where no folder has one, that is not how this site is made.
+    let has = |folder: &str, files: &[&Source]| {
+        let own = folder.rsplit('/').next().unwrap_or_default();
+        files.iter().any(|file| stem(file) == own || stem(file) == "index")
+    };
+    if !folders.iter().any(|(folder, files)| has(folder, files)) {
+        return;
+    }
+    for (folder, files) in folders.iter().filter(|(folder, files)| !has(folder, files)) {
+        if let Some(file) = files.first() {
+            findings.push(Finding::error("doc-index", format!("{folder} has no index page")).at(file.place(0, 0)));
+        }
+    }
+}
+
+fn path(world: &World, findings: &mut Vec<Finding>) {
+    let paths = &world.facts.paths;
+    for file in pages(world).filter(|file| !file.path.contains("/plans/")) {
+        for (text, place) in spans(file, "`", "`") {
+            let is_path = FOLDERS.iter().any(|folder| text.starts_with(folder))
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "/.-_".contains(c));
+            let below = format!("{}/", text.trim_end_matches('/'));
+            if is_path && !paths.contains(text) && !paths.iter().any(|path| path.starts_with(&below)) {
+                findings.push(Finding::error("doc-path", format!("there is no {text}")).at(place));
+            }
+        }
+    }
+}
+
+/// The rows `| **key** | value |` of a card.
+fn row<'a>(file: &'a Source, key: &str) -> Option<(&'a str, Place)> {
+    let start = file.text.find(&format!("| **{key}** |"))?;
+    let line = file.text[start..].lines().next()?;
+    let value = line.split('|').nth(2)?.trim().trim_matches('`');
+    let at = start + line.find(value)?;
+    Some((value, file.place(at, at + value.len())))
+}
+
+fn card(world: &World, findings: &mut Vec<Finding>) {
+    for file in pages(world) {
+        let Some((folder, _)) = row(file, "Manifests") else { continue };
+        let folder = folder.trim_end_matches('/');
+        let Some(app) = world.apps.iter().find(|app| app.path.as_deref() == Some(folder)) else { continue };
+        for (key, actual) in [("Namespace", &app.namespace), ("Cluster", &app.cluster)] {
+            if let Some((value, place)) = row(file, key).filter(|(value, _)| !value.starts_with(actual.as_str())) {
+                let written = app.node.path(&["spec", "destination"]).map(|node| node.place(&app.file));
+                let finding =
+                    Finding::error("doc-card", format!("{} is deployed to {actual}, not {value}", app.name)).at(place);
+                findings.push(match written {
+                    Some(written) => finding.also(app.file.place(written.start, written.start), "deployed by"),
+                    None => finding,
+                });
+            }
+        }
+        let Some((image, place)) = row(file, "Image") else { continue };
+        let mut runs = app
+            .objects
+            .iter()
+            .flat_map(crate::model::world::Object::containers)
+            .filter_map(|container| container.get("image")?.text());
+        if !app.objects.is_empty() && !runs.any(|used| used.starts_with(image)) {
+            findings.push(Finding::error("doc-card", format!("{} does not run {image}", app.name)).at(place));
+        }
+    }
+}
+
+fn changelog(world: &World, findings: &mut Vec<Finding>) {
+    for file in world.repo.files.iter().filter(|file| file.folder() == "docs/changelog.d") {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        let parts: Vec<&str> = name.split('.').collect();
+        let fine = matches!(parts[..], [_, kind, "md"] if CHANGES.contains(&kind))
+            || name.starts_with(['.', '_'])
+            || name == "README.md";
+        if !fine {
+            let finding =
+                Finding::error("changelog-name", format!("{name} is not <change>.<type>.md")).at(file.place(0, 0));
+            findings.push(finding.help(format!("types are {}", CHANGES.join(", "))));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Images: ours exist, are pinned, and were released.
+
+use std::collections::BTreeMap;
+
+use super::Rule;
+use crate::model::finding::Finding;
+use crate::model::image::{Home, split_reference};
+use crate::model::kustomization::ImageEntry;
+use crate::model::name::ContainerName;
+use crate::model::source::Place;
+use crate::model::suggest::nearest;
+use crate::model::tag::{GitTag, ImageTag};
+use crate::model::world::World;
+
+/// The rules of this family.
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        code: "image-floating",
+        about: "A workload names an image that stays the same: a version, not `latest` and not a placeholder.",
+        why: "What runs changes with the next restart, or never starts because no such image exists.",
+        breaks: ("argocd/manifests/web/kustomization.yaml", "    newTag: v1.0.0-nix\n", ""),
+        check: floating,
+    },
+    Rule {
+        code: "image-unknown",
+        about: "An image under our own registry and namespace has a folder in containers/.",
+        why: "Nothing builds it, so nothing can be pulled.",
+        breaks: ("argocd/manifests/web/deployment.yaml", "blumeops/web:kustomized", "blumeops/wep:v1.0.0"),
+        check: unknown,
+    },
+    Rule {
+        code: "image-tag",
+        about: "The pinned tag of one of our images is a release, vX.Y.Z or vX.Y.Z-nix.",
+        why: "No release brings another tag into the registry.",
+        breaks: ("argocd/manifests/web/kustomization.yaml", "v1.0.0-nix", "1.0.0-nix"),
+        check: tag_grammar,
+    },
+    Rule {
+        code: "image-not-released",
+        about: "The pinned tag of one of our images has its release tag in git.",
+        why: "A pin to a tag that was never released is a pod that never starts.",
+        breaks: ("argocd/manifests/web/kustomization.yaml", "v1.0.0-nix", "v1.0.9-nix"),
+        check: not_released,
+    },
+    Rule {
+        code: "image-unpinned",
+        about: "One of our images is used where an entry of a kustomization pins it.",
+        why: "A release moves the entries; a tag in a manifest stays behind.",
+        breaks: (
+            "argocd/manifests/web/kustomization.yaml",
+            "  - name: registry.example/blumeops/web\n    newTag: v1.0.0-nix\n",
+            "  - name: other\n    newTag: v1\n",
+        ),
+        check: unpinned,
+    },
+    Rule {
+        code: "image-users-disagree",
+        about: "All users of one of our images pin the same tag.",
+        why: "One of them was forgotten.",
+        breaks: ("argocd/manifests/job/kustomization.yaml", "newTag: v1.0.0-nix", "newTag: v0.9.0-nix"),
+        check: users_disagree,
+    },
+];
+
+fn floating(world: &World, findings: &mut Vec<Finding>) {
+    for (_, object) in world.objects() {
+        for image in object.containers().into_iter().filter_map(|container| container.get("image")) {
+            let Some(reference) = image.text().filter(|reference| !reference.contains('@')) else { continue };
+            let (name, tag) = split_reference(reference);
+            let what = match tag {
+                None => format!("{name} has no tag, which means latest"),
+                Some("latest") => format!("{name} is at latest"),
+                Some(tag @ ("kustomized" | "placeholder" | "TODO" | "CHANGEME")) => {
+                    format!("{name} is at the placeholder `{tag}`: no kustomization pins it")
+                }
+                Some(_) => continue,
+            };
+            findings.push(Finding::error("image-floating", what).at(image.place()));
+        }
+    }
+}
+
+/// The container that `image` would be of, if it is under our home.
+fn own<'a>(world: &World, image: &'a str) -> Option<(Home, &'a str)> {
+    let home = world.repo.home().ok()?;
+    let name = image.strip_prefix(&format!("{home}/"))?;
+    Some((home, name))
+}
+
+fn unknown(world: &World, findings: &mut Vec<Finding>) {
+    let entries = world.repo.kustomizations.iter().flat_map(|kustomization| {
+        kustomization.images.iter().map(move |entry| (entry.image(), entry.place(&kustomization.source)))
+    });
+    let uses = world.repo.uses.iter().map(|used| (used.image.as_str(), used.place.clone()));
+    for (image, place) in entries.chain(uses) {
+        let Some((_, name)) = own(world, image) else { continue };
+        let names = || world.repo.containers.iter().map(|container| container.name.as_str());
+        if names().any(|known| known == name) {
+            continue;
+        }
+        let finding = Finding::error("image-unknown", format!("there is no containers/{name}")).at(place);
+        findings.push(match nearest(name, names()) {
+            Some(near) => finding.help(format!("did you mean `{near}`?")),
+            None => finding,
+        });
+    }
+}
+
+/// The pins of our images: container, tag and where it is written.
+fn pins(world: &World) -> Vec<(ContainerName, &ImageEntry, String, Place)> {
+    let mut pins = Vec::new();
+    for kustomization in &world.repo.kustomizations {
+        for entry in &kustomization.images {
+            let name = own(world, entry.image()).and_then(|(_, name)| name.parse::<ContainerName>().ok());
+            if let (Some(name), Some(tag)) = (name, entry.tag())
+                && world.repo.container(&name).is_ok()
+            {
+                pins.push((name, entry, tag.to_owned(), entry.place(&kustomization.source)));
+            }
+        }
+    }
+    pins
+}
+
+fn tag_grammar(world: &World, findings: &mut Vec<Finding>) {
+    for (_, _, tag, place) in pins(world) {
+        if let Err(why) = tag.parse::<ImageTag>() {
+            findings.push(Finding::error("image-tag", why).at(place));
+        }
+    }
+}
+
+fn not_released(world: &World, findings: &mut Vec<Finding>) {
+    let Some(tags) = &world.facts.tags else { return };
+    for (container, _, tag, place) in pins(world) {
+        let Ok(image_tag) = tag.parse::<ImageTag>() else { continue };
+        let git_tag = GitTag { container, version: image_tag.version };
+        if !tags.contains(&git_tag) {
+            let message = format!("there is no tag {git_tag} in git");
+            findings
+                .push(Finding::error("image-not-released", message).at(place).help("git fetch --tags, or release it"));
+        }
+    }
+}
+
+fn unpinned(world: &World, findings: &mut Vec<Finding>) {
+    let Ok(home) = world.repo.home() else { return };
+    for container in &world.repo.containers {
+        for used in world.repo.users(&home.image(&container.name)).unpinned {
+            let message = format!("{} is used without an entry that pins it", container.name);
+            let help = format!("add `- name: {}` under images in the kustomization", home.image(&container.name));
+            findings.push(Finding::error("image-unpinned", message).at(used.place.clone()).help(help));
+        }
+    }
+}
+
+fn users_disagree(world: &World, findings: &mut Vec<Finding>) {
+    let mut first = BTreeMap::<ContainerName, (String, Place)>::new();
+    for (container, _, tag, place) in pins(world) {
+        match first.get(&container) {
+            Some((other, there)) if *other != tag => {
+                let message = format!("{container} is pinned to {tag} here and to {other} elsewhere");
+                findings
+                    .push(Finding::error("image-users-disagree", message).at(place).also(there.clone(), "pinned here"));
+            }
+            Some(_) => {}
+            None => drop(first.insert(container, (tag, place))),
+        }
+    }
+}

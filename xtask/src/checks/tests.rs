@@ -1,0 +1,127 @@
+//! Every rule against a small repository: as it stands it breaks none, and each rule's own change breaks that rule.
+
+use std::collections::BTreeMap;
+
+use super::{rules, run};
+use crate::model::repo::Repo;
+use crate::model::source::Source;
+use crate::model::world::{Facts, Rendered, World};
+
+/// A repository in which every rule has something to look at.
+pub(crate) const REPOSITORY: &str = include_str!("examples.txt");
+
+/// Files of [`REPOSITORY`]: path to text.
+fn files() -> BTreeMap<String, String> {
+    let parts = REPOSITORY.split("//- ").skip(1);
+    parts
+        .map(|part| part.split_once('\n').map(|(path, text)| (path.trim().to_owned(), text.to_owned())).unwrap())
+        .collect()
+}
+
+/// What kustomize would make of it, for what the examples use: the listed files, the namespace, the tags.
+fn render(folder: &str, files: &BTreeMap<String, String>) -> String {
+    let kustomization = &files[&format!("{folder}/kustomization.yaml")];
+    let field =
+        |line: &str, key: &str| line.trim().trim_start_matches("- ").strip_prefix(key).map(|v| v.trim().to_owned());
+    let namespace = kustomization.lines().find_map(|line| field(line, "namespace:"));
+    let mut text = String::new();
+    for name in kustomization.lines().filter_map(|line| line.strip_prefix("  - ")) {
+        if let Some(file) = files.get(&format!("{folder}/{name}")) {
+            text += &format!("---\n{file}");
+        }
+    }
+    let lines: Vec<&str> = kustomization.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let tag = lines.get(at + 1).and_then(|next| field(next, "newTag:"));
+        if let (Some(image), Some(tag)) = (field(line, "name:"), tag) {
+            text = text.replace(&format!("{image}:kustomized"), &format!("{image}:{tag}"));
+        }
+    }
+    match namespace {
+        Some(namespace) => text.replace("metadata: {name:", &format!("metadata: {{namespace: {namespace}, name:")),
+        None => text,
+    }
+}
+
+fn world(files: &BTreeMap<String, String>) -> World {
+    let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
+    let folders = files.keys().filter_map(|path| path.strip_suffix("/kustomization.yaml"));
+    let rendered = folders.map(|folder| (folder.to_owned(), Rendered::Text(render(folder, files)))).collect();
+    let tags = ["web-v1.0.0", "web-v0.9.0"].map(|tag| tag.parse().unwrap()).into_iter().collect();
+    let facts = Facts { paths: files.keys().cloned().collect(), tags: Some(tags), rendered };
+    World::new(Repo::load(sources).unwrap(), facts)
+}
+
+fn shown(files: &BTreeMap<String, String>) -> Vec<String> {
+    let show = |finding: &crate::model::finding::Finding| {
+        let place = finding.place.as_ref().map_or_else(String::new, ToString::to_string);
+        format!("{} {place} {}", finding.code, finding.message)
+    };
+    run(&world(files), |_| true).findings.iter().map(show).collect()
+}
+
+#[test]
+fn the_example_breaks_no_rule() {
+    assert_eq!(shown(&files()), Vec::<String>::new());
+    assert!(world(&files()).objects().count() > 10);
+}
+
+#[test]
+fn every_rule_finds_what_breaks_it() {
+    for rule in rules() {
+        let (path, from, to) = rule.breaks;
+        let mut files = files();
+        let text = files[path].clone();
+        assert!(text.contains(from), "{}: {path} does not contain {from}", rule.code);
+        match to {
+            to if to.starts_with("//RENAME ") => {
+                drop(files.remove(path).map(|text| files.insert(to[9..].to_owned(), text)));
+            }
+            "//GONE" => drop(files.remove(path)),
+            to if to.contains("//TWIN") => drop(files.insert("docs/reference/how-to.md".to_owned(), text)),
+            to => drop(files.insert(path.to_owned(), text.replacen(from, to, 1))),
+        }
+        let found = shown(&files);
+        assert!(
+            found.iter().any(|finding| finding.starts_with(&format!("{} ", rule.code))),
+            "{}: {found:?}",
+            rule.code
+        );
+    }
+}
+
+#[test]
+fn findings_point_to_where_it_is_written() {
+    let mut files = files();
+    let path = "argocd/manifests/web/service.yaml";
+    let text = files[path].replace("targetPort: http", "targetPort: htpp");
+    files.insert(path.to_owned(), text);
+    assert_eq!(
+        shown(&files),
+        ["service-port argocd/manifests/web/service.yaml:6:46 the pods of Service web have no port htpp"]
+    );
+}
+
+#[test]
+fn waivers_need_a_reason_and_a_use() {
+    let with = |comment: &str| {
+        let mut files = files();
+        let text = files["argocd/apps/web.yaml"].replace("main", &format!("topic # {comment}"));
+        files.insert("argocd/apps/web.yaml".to_owned(), text);
+        shown(&files)
+    };
+    assert_eq!(with("waive app-revision: until it is merged"), Vec::<String>::new());
+    assert_eq!(with("waive app-revision").len(), 2);
+    assert!(with("waive app-path: why not").iter().any(|finding| finding.starts_with("waiver-unused")));
+    assert!(with("waive no-such-rule: why not").iter().any(|finding| finding.starts_with("waiver-unused")));
+}
+
+#[test]
+fn codes_are_unique_and_every_rule_says_why() {
+    let mut codes: Vec<&str> = rules().map(|rule| rule.code).collect();
+    codes.sort_unstable();
+    let count = codes.len();
+    codes.dedup();
+    assert_eq!(codes.len(), count);
+    assert!(rules().all(|rule| rule.about.ends_with('.') && rule.why.ends_with('.')));
+}

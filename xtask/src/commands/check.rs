@@ -1,0 +1,149 @@
+//! The whole repository as one program: does it agree with itself?
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{Context, render};
+use crate::checks::{self, Checked, Rule};
+use crate::exec::fs;
+use crate::model::failure::Failure;
+use crate::model::finding::{Finding, Severity};
+use crate::model::repo::Repo;
+use crate::model::world::{Facts, World, is_yaml};
+use crate::report::{Format, Outcome, findings, formats};
+use crate::tools::{catalog, git};
+
+/// Check that the repository agrees with itself, from images to documentation
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  cargo xtask check\n  cargo xtask check authentik\n  cargo xtask check service-port docs/\n  cargo xtask check --format sarif > check.sarif"
+)]
+pub(crate) struct Args {
+    /// Only these rules, Applications or paths
+    #[arg(value_name = "PATH|APP|RULE")]
+    pub(crate) only: Vec<String>,
+}
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
+    let world = world(cx)?;
+    let (rules, places) = split(&world, &args.only)?;
+    let mut checked = checks::run(&world, |rule: &Rule| rules.is_empty() || rules.contains(rule.code));
+    if !places.is_empty() {
+        checked.findings.retain(|finding| is_in(finding, &places));
+    }
+    let objects = world.objects().count();
+    if objects == 0 && world.repo.containers.is_empty() && world.repo.files.is_empty() {
+        return Err(Failure::refused("nothing was examined: there is nothing here that a rule looks at").into());
+    }
+    Ok(outcome(cx, &world, &checked, objects))
+}
+
+/// The repository with all that has to be asked for.
+pub(crate) fn world(cx: &Context) -> Result<World> {
+    let repo = Repo::load(fs::sources(&cx.system.root))
+        .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
+    let (paths, tags) = (paths(cx, &repo), tags(cx));
+    let unread = unread(&paths, &repo);
+    let facts = Facts { paths, tags, rendered: render::render(cx, &render::folders(cx))? };
+    let mut world = World::new(repo, facts);
+    world.not_checked.extend(unread);
+    if !world.repo.kustomizations.is_empty() && render::program().is_none() {
+        let finding = Finding::environment("tool-missing", "kustomize is not installed: no kustomization was rendered");
+        world.findings.push(finding.help(catalog::install_hint("kustomize")));
+    }
+    Ok(world)
+}
+
+/// Files that rules would look at, had they been readable.
+fn unread(paths: &BTreeSet<String>, repo: &Repo) -> Vec<String> {
+    let read: BTreeSet<&str> = repo.files.iter().map(|file| &*file.path).collect();
+    let wanted = |path: &&String| {
+        let is_text = is_yaml(path) || path.rsplit('.').next() == Some("md");
+        is_text && ["argocd/", "ansible/", "docs/"].iter().any(|folder| path.starts_with(folder))
+    };
+    let missing = paths.iter().filter(wanted).filter(|path| !read.contains(path.as_str()));
+    missing.map(|path| format!("{path}: it is larger than 4 MB, not UTF-8, a link, or gone")).collect()
+}
+
+/// What git knows or would add; without git, what was read.
+fn paths(cx: &Context, repo: &Repo) -> BTreeSet<String> {
+    match cx.system.output(&git::files()) {
+        Ok(output) if output.success() => git::parse_names(&output.stdout).into_iter().collect(),
+        _ => repo.files.iter().map(|file| file.path.to_string()).collect(),
+    }
+}
+
+fn tags(cx: &Context) -> Option<BTreeSet<crate::model::tag::GitTag>> {
+    let output = cx.system.output(&git::local_tags("*")).ok().filter(crate::exec::run::Output::success)?;
+    let tags: BTreeSet<_> = git::parse_local_tags(&output.stdout).into_keys().collect();
+    // A clone without any was made without them.
+    (!tags.is_empty()).then_some(tags)
+}
+
+/// The rules and the places that the arguments mean.
+fn split(world: &World, only: &[String]) -> Result<(BTreeSet<&'static str>, Vec<String>)> {
+    let (mut rules, mut places) = (BTreeSet::new(), Vec::new());
+    for word in only {
+        if let Some(rule) = checks::rules().find(|rule| rule.code == word) {
+            rules.insert(rule.code);
+        } else if let Some(app) = world.apps.iter().find(|app| app.name == *word) {
+            places.push(app.file.path.to_string());
+            places.extend(app.path.clone());
+        } else {
+            let path = word.trim_start_matches("./").trim_end_matches('/').to_owned();
+            if !world.repo.files.iter().any(|file| *file.path == path || file.path.starts_with(&format!("{path}/"))) {
+                return Err(Failure::environment(format!("{word} is no rule, Application or path here"))
+                    .next("cargo xtask explain lists the rules")
+                    .into());
+            }
+            places.push(path);
+        }
+    }
+    Ok((rules, places))
+}
+
+fn is_in(finding: &Finding, places: &[String]) -> bool {
+    let Some(place) = &finding.place else { return false };
+    let path = &*place.source.path;
+    places.iter().any(|wanted| path == wanted || path.starts_with(&format!("{wanted}/")))
+}
+
+fn outcome(cx: &Context, world: &World, checked: &Checked, objects: usize) -> Outcome {
+    let Checked { findings: found, rules, waived } = checked;
+    let mut not_checked = world.not_checked.clone();
+    if objects > 0 {
+        not_checked.push(format!("the fields of {objects} objects: no schemas are at hand"));
+    }
+    if world.facts.tags.is_none() {
+        not_checked.push("whether pinned tags were released: this clone has no release tags".to_owned());
+    }
+    not_checked.sort();
+    not_checked.dedup();
+    let mut human: String = found.iter().map(|finding| findings::human(finding) + "\n").collect();
+    human.push_str(&format!(
+        "{} files, {objects} objects of {} Applications, {} containers, {rules} rules: {} findings, {waived} waived\n",
+        world.repo.files.len(),
+        world.apps.len(),
+        world.repo.containers.len(),
+        found.len()
+    ));
+    for what in &not_checked {
+        human.extend(["not checked: ", what, "\n"]);
+    }
+    let list: Vec<_> = found.iter().map(findings::finding_json).collect();
+    let value = json!({
+        "findings": list, "files": world.repo.files.len(), "objects": objects, "applications": world.apps.len(),
+        "rules": rules, "waived": waived, "not_checked": not_checked,
+    });
+    let environment = found.iter().any(|finding| finding.severity == Severity::Environment);
+    let code = if environment { 2 } else { u8::from(!found.is_empty()) };
+    let other = match cx.report.format {
+        Format::Sarif => Some(formats::sarif(found)),
+        Format::Junit => Some(formats::junit(found, *rules)),
+        Format::Github => Some(formats::github(found)),
+        Format::Human | Format::Json => None,
+    };
+    Outcome { human, json: value, code, other }
+}

@@ -1,0 +1,144 @@
+//! What every Application's folder renders to; unchanged folders cost a hash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Context;
+use crate::exec::{env, fs, parallel, run};
+use crate::model::digest::Digest;
+use crate::model::failure::{Failure, Kind};
+use crate::model::finding::Finding;
+use crate::model::source::Source;
+use crate::model::world::{Rendered, is_yaml};
+use crate::report::Outcome;
+use crate::tools::kustomize;
+
+/// Render the manifests of Applications with kustomize
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  cargo xtask render authentik\n  cargo xtask render --to rendered")]
+pub(crate) struct Args {
+    /// Which Applications, by the last part of their folder; default: all
+    pub(crate) apps: Vec<String>,
+    /// Write one file for each into this folder instead of to stdout
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
+    let all = folders(cx);
+    let name = |folder: &str| folder.rsplit('/').next().unwrap_or(folder).to_owned();
+    let wanted: BTreeSet<String> =
+        all.iter().filter(|folder| args.apps.is_empty() || args.apps.contains(&name(folder))).cloned().collect();
+    if let Some(unknown) = args.apps.iter().find(|app| !wanted.iter().any(|folder| name(folder) == **app)) {
+        let known: Vec<String> = all.iter().map(|folder| name(folder)).collect();
+        return Err(Failure::refused(format!("no Application deploys a folder {unknown}"))
+            .next(format!("there are: {}", known.join(", ")))
+            .into());
+    }
+    let rendered = render(cx, &wanted)?;
+    let mut findings = Vec::new();
+    let (mut text, mut values) = (String::new(), Vec::new());
+    for (folder, result) in &rendered {
+        match result {
+            Rendered::Text(manifests) => {
+                values.push(json!({"folder": folder, "manifests": manifests}));
+                if let Some(to) = &args.to {
+                    fs::write(&to.join(format!("{}.yaml", name(folder))), manifests)?;
+                } else {
+                    text += &format!("# {folder}\n---\n{manifests}");
+                }
+            }
+            Rendered::Failed(finding) => findings.push((**finding).clone()),
+            Rendered::NotChecked(why) => cx.report.say(&format!("not rendered: {folder}: {why}")),
+        }
+    }
+    if findings.is_empty() {
+        return Ok(Outcome::ok(text, json!({"rendered": values})));
+    }
+    Err(Failure::of_findings("not everything renders", findings).into())
+}
+
+/// The folders that Applications deploy, and those that nothing deploys but have a kustomization.
+pub(crate) fn folders(cx: &Context) -> BTreeSet<String> {
+    let deployed = cx.repo.applications.iter().map(|application| application.path.trim_matches('/').to_owned());
+    deployed.filter(|folder| !folder.is_empty() && cx.path(folder).is_dir()).collect()
+}
+
+/// Renders `folders`, several at once, from the cache where nothing has changed.
+///
+/// # Errors
+/// A signal came; what does not render is a finding in the result.
+pub(crate) fn render(cx: &Context, folders: &BTreeSet<String>) -> Result<BTreeMap<String, Rendered>> {
+    let folders: Vec<&String> = folders.iter().collect();
+    let program = program();
+    let at_once = std::thread::available_parallelism().map_or(2, NonZero::get);
+    let results = parallel::map(&folders, at_once, |folder| one(cx, folder, program));
+    folders.into_iter().zip(results).map(|(folder, result)| Ok((folder.clone(), result?))).collect()
+}
+
+/// What renders here.
+pub(crate) fn program() -> Option<&'static str> {
+    ["kustomize", "kubectl"].into_iter().find(|program| run::find(program).is_some())
+}
+
+fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
+    let inputs = cx.repo.inputs(folder);
+    let files: Vec<&Source> = cx.repo.files.iter().filter(|file| inputs.contains(&*file.path)).collect();
+    let Some(kustomization) = cx.repo.kustomization(folder) else { return Ok(plain(folder, &files)) };
+    let mut reached = cx.repo.kustomizations.iter().filter(|k| inputs.contains(&*k.source.path));
+    if let Some(place) = reached.find_map(|kustomization| kustomization.remote.as_ref()) {
+        return Ok(Rendered::NotChecked(format!("needs something from elsewhere, {place}")));
+    }
+    let Some(program) = program else {
+        return Ok(Rendered::NotChecked("kustomize is not installed (nor is kubectl)".to_owned()));
+    };
+    let cached = env::cache_folder().join(format!("render/{}.yaml", key(program, &files)));
+    if let Ok(text) = std::fs::read_to_string(&cached) {
+        return Ok(Rendered::Text(text));
+    }
+    let failed = |why: &str| {
+        let finding = Finding::error("app-render", format!("{folder} does not render: {why}"));
+        Rendered::Failed(Box::new(
+            finding.at(kustomization.source.place(0, 0)).help(format!("{program} build {folder}")),
+        ))
+    };
+    match cx.system.output(&kustomize::build(program, folder)) {
+        Ok(output) if output.success() => {
+            fs::write(&cached, &output.stdout)?;
+            Ok(Rendered::Text(output.stdout))
+        }
+        Ok(output) => Ok(failed(kustomize::parse_error(&output.stderr))),
+        Err(error) => match error.downcast::<Failure>()? {
+            failure if failure.kind == Kind::Interrupted => Err(failure.into()),
+            failure => Ok(failed(&failure.summary)),
+        },
+    }
+}
+
+/// What the render depends on: the program and every file.
+fn key(program: &str, files: &[&Source]) -> String {
+    let program = run::find(program).unwrap_or_default();
+    let size = program.metadata().map_or(0, |metadata| metadata.len());
+    let mut text = format!("{} {size}\n", program.display());
+    for file in files {
+        text.extend([&*file.path, "\0", &*file.text, "\0"]);
+    }
+    Digest::of(text.as_bytes()).as_str()["sha256:".len()..].to_owned()
+}
+
+/// A folder without a kustomization: ArgoCD applies its files as they are.
+fn plain(folder: &str, files: &[&Source]) -> Rendered {
+    if files.iter().any(|file| *file.path == format!("{folder}/Chart.yaml")) {
+        return Rendered::NotChecked("it is a Helm chart".to_owned());
+    }
+    let own = files.iter().filter(|file| file.folder() == folder && is_yaml(&file.path));
+    let mut text = String::new();
+    for file in own {
+        text.extend(["---\n", &*file.text, if file.text.ends_with('\n') { "" } else { "\n" }]);
+    }
+    Rendered::Text(text)
+}

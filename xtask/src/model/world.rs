@@ -1,0 +1,326 @@
+//! What the clusters are told to run: every Application with its rendered objects, each tied to where it is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::finding::Finding;
+use super::kustomization::FILE_NAMES;
+use super::repo::Repo;
+use super::source::{Place, Source};
+use super::tag::GitTag;
+use super::yaml::{self, Node, Value};
+
+/// What reading the checkout alone can't tell.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// Every file of the checkout, relative to the root.
+    pub(crate) paths: BTreeSet<String>,
+    /// Release tags; nothing where the clone has none at all.
+    pub(crate) tags: Option<BTreeSet<GitTag>>,
+    /// Folder to what it renders to.
+    pub(crate) rendered: BTreeMap<String, Rendered>,
+}
+
+/// What became of a folder.
+#[derive(Clone, Debug)]
+pub(crate) enum Rendered {
+    /// The manifests.
+    Text(String),
+    /// It does not render.
+    Failed(Box<Finding>),
+    /// It can't be rendered here; the reason, as a fragment.
+    NotChecked(String),
+}
+
+/// Everything that rules look at.
+pub(crate) struct World {
+    pub(crate) repo: Repo,
+    pub(crate) facts: Facts,
+    pub(crate) apps: Vec<App>,
+    /// What can't be checked, with the reason.
+    pub(crate) not_checked: Vec<String>,
+    /// What building this value has found.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// One Application.
+pub(crate) struct App {
+    pub(crate) name: String,
+    pub(crate) file: Source,
+    pub(crate) node: Node,
+    /// The cluster's name where the configuration knows it, else its address.
+    pub(crate) cluster: String,
+    pub(crate) namespace: String,
+    /// The folder in this repository, if that is where it comes from.
+    pub(crate) path: Option<String>,
+    pub(crate) objects: Vec<Object>,
+}
+
+/// One rendered object.
+pub(crate) struct Object {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    node: Node,
+    /// The document it was written as.
+    origin: Option<(Source, Node)>,
+    /// Where to point when that is not known.
+    fallback: Place,
+}
+
+/// A value of an object, and where it is written.
+#[derive(Clone, Copy)]
+pub(crate) struct Ref<'a> {
+    object: &'a Object,
+    node: &'a Node,
+    written: Option<&'a Node>,
+    /// The nearest enclosing value that is written.
+    near: Option<&'a Node>,
+}
+
+impl Object {
+    pub(crate) fn root(&self) -> Ref<'_> {
+        let written = self.origin.as_ref().map(|(_, node)| node);
+        Ref { object: self, node: &self.node, written, near: written }
+    }
+
+    /// The value at the end of `keys`.
+    pub(crate) fn at(&self, keys: &[&str]) -> Option<Ref<'_>> {
+        self.root().at(keys)
+    }
+
+    /// Is its namespace written in it, and not only that of its Application's destination?
+    pub(crate) fn names_its_namespace(&self) -> bool {
+        self.at(&["metadata", "namespace"]).is_some()
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.at(&["metadata", "name"]).unwrap_or(self.root()).place()
+    }
+
+    /// The pod that a workload runs, with its labels one level up.
+    pub(crate) fn pod_template(&self) -> Option<Ref<'_>> {
+        match self.kind.as_str() {
+            "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Job" => self.at(&["spec", "template"]),
+            "CronJob" => self.at(&["spec", "jobTemplate", "spec", "template"]),
+            "Pod" => Some(self.root()),
+            _ => None,
+        }
+    }
+
+    /// Every container of its pod, init containers included.
+    pub(crate) fn containers(&self) -> Vec<Ref<'_>> {
+        let Some(spec) = self.pod_template().and_then(|template| template.get("spec")) else { return Vec::new() };
+        let lists = ["containers", "initContainers"].into_iter().filter_map(|key| spec.get(key));
+        lists.flat_map(Ref::items).collect()
+    }
+}
+
+impl<'a> Ref<'a> {
+    pub(crate) fn get(self, key: &str) -> Option<Self> {
+        let node = self.node.get(key)?;
+        let written = self.written.and_then(|written| written.get(key));
+        Some(Self { node, written, near: written.or(self.near), ..self })
+    }
+
+    pub(crate) fn at(self, keys: &[&str]) -> Option<Self> {
+        keys.iter().try_fold(self, |value, key| value.get(key))
+    }
+
+    pub(crate) fn text(self) -> Option<&'a str> {
+        self.node.text()
+    }
+
+    /// The text at the end of `keys`.
+    pub(crate) fn text_at(self, keys: &[&str]) -> Option<&'a str> {
+        self.at(keys)?.text()
+    }
+
+    /// The items of a list. What is written is matched by position, or by name where positions differ.
+    pub(crate) fn items(self) -> Vec<Self> {
+        let written = self.written.map_or(&[][..], Node::items);
+        let items = self.node.items();
+        let same = written.len() == items.len();
+        let find = |at: usize, item: &Node| {
+            let name = item.get("name").and_then(Node::text);
+            if same {
+                written.get(at)
+            } else {
+                written.iter().find(|other| name.is_some() && other.get("name").and_then(Node::text) == name)
+            }
+        };
+        items
+            .iter()
+            .enumerate()
+            .map(|(at, node)| {
+                let written = find(at, node);
+                Self { node, written, near: written.or(self.near), ..self }
+            })
+            .collect()
+    }
+
+    /// Keys and values of a mapping.
+    pub(crate) fn entries(self) -> Vec<(&'a str, Self)> {
+        let Value::Mapping(entries) = &self.node.value else { return Vec::new() };
+        entries.iter().filter_map(|(key, _)| Some((key.text()?, self.get(key.text()?)?))).collect()
+    }
+
+    /// Calls `visit` with every scalar below.
+    pub(crate) fn scalars(self, visit: &mut impl FnMut(Self)) {
+        match &self.node.value {
+            Value::Scalar(_) => visit(self),
+            Value::Sequence(_) => self.items().into_iter().for_each(|item| item.scalars(visit)),
+            Value::Mapping(_) => self.entries().into_iter().for_each(|(_, value)| value.scalars(visit)),
+        }
+    }
+
+    /// Where it is written, or what encloses it there; of several lines the first.
+    pub(crate) fn place(self) -> Place {
+        let Some(((source, _), node)) = self.object.origin.as_ref().zip(self.written.or(self.near)) else {
+            return self.object.fallback.clone();
+        };
+        let written = &source.text[node.start..node.end.min(source.text.len())];
+        let first = written.lines().next().map_or(0, |line| line.trim_end().len());
+        source.place(node.start, node.start + first)
+    }
+}
+
+impl World {
+    pub(crate) fn new(repo: Repo, facts: Facts) -> Self {
+        let mut world = Self { repo, facts, apps: Vec::new(), not_checked: Vec::new(), findings: Vec::new() };
+        let files: Vec<Source> = world.repo.files.clone();
+        for file in files.iter().filter(|file| file.path.starts_with("argocd/") && is_yaml(&file.path)) {
+            for node in yaml::parse(file).unwrap_or_default() {
+                match node.get("kind").and_then(Node::text) {
+                    Some("Application") => world.add_app(file, node),
+                    Some("ApplicationSet") => {
+                        world.not_checked.push(format!("{}: an ApplicationSet is not expanded", file.path));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        world
+    }
+
+    fn add_app(&mut self, file: &Source, node: Node) {
+        let text = |keys: &[&str]| node.path(keys).and_then(Node::text).unwrap_or_default().to_owned();
+        let name = text(&["metadata", "name"]);
+        let server = text(&["spec", "destination", "server"]);
+        let server = if server.is_empty() { text(&["spec", "destination", "name"]) } else { server };
+        let cluster = self.repo.config.clusters.iter().find(|cluster| cluster.server == server);
+        let cluster = cluster.map_or(server, |cluster| cluster.name.clone());
+        let namespace = text(&["spec", "destination", "namespace"]);
+        let path = self.own_path(&name, &node);
+        let mut app =
+            App { name, file: file.clone(), node, cluster, namespace, path: path.clone(), objects: Vec::new() };
+        if let Some(path) = path {
+            self.fill(&mut app, &path);
+        }
+        self.apps.push(app);
+    }
+
+    /// The folder of this repository that an Application deploys.
+    fn own_path(&mut self, name: &str, node: &Node) -> Option<String> {
+        let spec = node.get("spec")?;
+        let sources = match spec.get("sources") {
+            Some(sources) => sources.items().to_vec(),
+            None => spec.get("source").cloned().into_iter().collect(),
+        };
+        let mut own = None;
+        for source in &sources {
+            let path = source.get("path").and_then(Node::text).map(|path| path.trim_matches('/').to_owned());
+            let exists = |path: &String| self.facts.paths.iter().any(|file| file.starts_with(&format!("{path}/")));
+            match path {
+                _ if source.get("chart").is_some() => {
+                    self.not_checked.push(format!("{name}: a Helm chart from a repository is not rendered"));
+                }
+                Some(path) if exists(&path) => own = Some(path),
+                Some(path) if self.is_own(source) => own = Some(path),
+                Some(_) => self.not_checked.push(format!("{name}: comes from another repository")),
+                None => {}
+            }
+        }
+        own
+    }
+
+    /// Is it the repository that most Applications with an existing path name?
+    fn is_own(&self, source: &Node) -> bool {
+        let url = source.get("repoURL").and_then(Node::text).unwrap_or_default();
+        let mut urls = BTreeMap::<&str, usize>::new();
+        for application in &self.repo.applications {
+            let folder = format!("{}/", application.path);
+            if self.facts.paths.iter().any(|path| path.starts_with(&folder)) {
+                *urls.entry(&application.url).or_default() += 1;
+            }
+        }
+        urls.into_iter().max_by_key(|&(_, count)| count).is_none_or(|(most, _)| most == url)
+    }
+
+    fn fill(&mut self, app: &mut App, path: &str) {
+        let spec = app.node.get("spec");
+        let place = spec.and_then(|spec| spec.path(&["source", "path"])).unwrap_or(&app.node).place(&app.file);
+        match self.facts.rendered.get(path) {
+            Some(Rendered::Text(text)) => {
+                let documents = match yaml::parse(&Source::new(&format!("{path} (rendered)"), text)) {
+                    Ok(documents) => documents,
+                    Err(finding) => return self.findings.push(*finding),
+                };
+                let origins = self.origins(path);
+                let fallback = self.repo.kustomization(path).map_or(place, |k| k.source.place(0, 0));
+                app.objects.extend(objects(documents, &origins, &fallback, &app.namespace));
+            }
+            Some(Rendered::Failed(finding)) => self.findings.push((**finding).clone()),
+            Some(Rendered::NotChecked(why)) => self.not_checked.push(format!("{}: {why}", app.name)),
+            None => {}
+        }
+    }
+
+    /// The documents that a folder's objects are written as.
+    fn origins(&self, path: &str) -> Vec<(Source, Node)> {
+        let inputs = self.repo.inputs(path);
+        let files = self.repo.files.iter().filter(|file| inputs.contains(&*file.path) && is_yaml(&file.path));
+        let parsed = files
+            .flat_map(|file| yaml::parse(file).unwrap_or_default().into_iter().map(move |node| (file.clone(), node)));
+        parsed.filter(|(_, node)| node.get("kind").is_some()).collect()
+    }
+
+    /// The objects of every Application, with it.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (&App, &Object)> {
+        self.apps.iter().flat_map(|app| app.objects.iter().map(move |object| (app, object)))
+    }
+
+    /// The objects of one kind in the namespace and cluster of `beside`.
+    pub(crate) fn beside<'a>(
+        &'a self,
+        app: &'a App,
+        beside: &'a Object,
+        kind: &'a str,
+    ) -> impl Iterator<Item = &'a Object> {
+        self.objects()
+            .filter(move |(other, object)| {
+                other.cluster == app.cluster && object.namespace == beside.namespace && object.kind == kind
+            })
+            .map(|(_, object)| object)
+    }
+}
+
+fn objects(documents: Vec<Node>, origins: &[(Source, Node)], fallback: &Place, namespace: &str) -> Vec<Object> {
+    let text = |node: &Node, keys: &[&str]| node.path(keys).and_then(Node::text).map(str::to_owned);
+    let built = documents.into_iter().filter_map(|node| {
+        let kind = text(&node, &["kind"])?;
+        let name = text(&node, &["metadata", "name"])?;
+        let same = |(_, other): &&(Source, Node)| {
+            text(other, &["kind"]).as_ref() == Some(&kind) && text(other, &["metadata", "name"]).as_ref() == Some(&name)
+        };
+        let origin = origins.iter().find(same).cloned();
+        let namespace = text(&node, &["metadata", "namespace"]).unwrap_or_else(|| namespace.to_owned());
+        Some(Object { kind, name, namespace, node, origin, fallback: fallback.clone() })
+    });
+    built.collect()
+}
+
+/// A file whose name says YAML.
+pub(crate) fn is_yaml(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    FILE_NAMES.contains(&name) || matches!(name.rsplit_once('.'), Some((_, "yaml" | "yml")))
+}
