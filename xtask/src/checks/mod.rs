@@ -8,6 +8,7 @@ pub(crate) mod images;
 pub(crate) mod network;
 pub(crate) mod objects;
 pub(crate) mod release;
+pub(crate) mod schema;
 pub(crate) mod secrets;
 #[cfg(test)]
 mod tests;
@@ -32,9 +33,18 @@ pub(crate) struct Rule {
 
 /// Every rule, family by family.
 pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
-    [images::RULES, objects::RULES, applications::RULES, secrets::RULES, databases::RULES, network::RULES, docs::RULES]
-        .into_iter()
-        .flatten()
+    [
+        schema::RULES,
+        images::RULES,
+        objects::RULES,
+        applications::RULES,
+        secrets::RULES,
+        databases::RULES,
+        network::RULES,
+        docs::RULES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// What a check comes to.

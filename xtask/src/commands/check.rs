@@ -113,9 +113,9 @@ fn is_in(finding: &Finding, places: &[String]) -> bool {
 fn outcome(cx: &Context, world: &World, checked: &Checked, objects: usize) -> Outcome {
     let Checked { findings: found, rules, waived } = checked;
     let mut not_checked = world.not_checked.clone();
-    if objects > 0 {
-        not_checked.push(format!("the fields of {objects} objects: no schemas are at hand"));
-    }
+    let unknown = checks::schema::unknown_kinds(world);
+    not_checked
+        .extend(unknown.into_iter().map(|(kind, count)| format!("the fields of {count} {kind}: no schema is at hand")));
     if world.facts.tags.is_none() {
         not_checked.push("whether pinned tags were released: this clone has no release tags".to_owned());
     }

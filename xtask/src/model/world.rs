@@ -61,6 +61,7 @@ pub(crate) struct Object {
     pub(crate) name: String,
     pub(crate) namespace: String,
     node: Node,
+    rendered: Source,
     /// The document it was written as.
     origin: Option<(Source, Node)>,
     /// Where to point when that is not known.
@@ -86,6 +87,11 @@ impl Object {
     /// The value at the end of `keys`.
     pub(crate) fn at(&self, keys: &[&str]) -> Option<Ref<'_>> {
         self.root().at(keys)
+    }
+
+    /// Its value, for who wants types.
+    pub(crate) fn typed(&self) -> serde_json::Value {
+        self.node.typed(&self.rendered)
     }
 
     /// Is its namespace written in it, and not only that of its Application's destination?
@@ -261,13 +267,14 @@ impl World {
         let place = spec.and_then(|spec| spec.path(&["source", "path"])).unwrap_or(&app.node).place(&app.file);
         match self.facts.rendered.get(path) {
             Some(Rendered::Text(text)) => {
-                let documents = match yaml::parse(&Source::new(&format!("{path} (rendered)"), text)) {
+                let rendered = Source::new(&format!("{path} (rendered)"), text);
+                let documents = match yaml::parse(&rendered) {
                     Ok(documents) => documents,
                     Err(finding) => return self.findings.push(*finding),
                 };
                 let origins = self.origins(path);
                 let fallback = self.repo.kustomization(path).map_or(place, |k| k.source.place(0, 0));
-                app.objects.extend(objects(documents, &origins, &fallback, &app.namespace));
+                app.objects.extend(objects(documents, &rendered, &origins, (&fallback, &app.namespace)));
             }
             Some(Rendered::Failed(finding)) => self.findings.push((**finding).clone()),
             Some(Rendered::NotChecked(why)) => self.not_checked.push(format!("{}: {why}", app.name)),
@@ -304,7 +311,12 @@ impl World {
     }
 }
 
-fn objects(documents: Vec<Node>, origins: &[(Source, Node)], fallback: &Place, namespace: &str) -> Vec<Object> {
+fn objects(
+    documents: Vec<Node>,
+    rendered: &Source,
+    origins: &[(Source, Node)],
+    (fallback, namespace): (&Place, &str),
+) -> Vec<Object> {
     let text = |node: &Node, keys: &[&str]| node.path(keys).and_then(Node::text).map(str::to_owned);
     let built = documents.into_iter().filter_map(|node| {
         let kind = text(&node, &["kind"])?;
@@ -314,7 +326,8 @@ fn objects(documents: Vec<Node>, origins: &[(Source, Node)], fallback: &Place, n
         };
         let origin = origins.iter().find(same).cloned();
         let namespace = text(&node, &["metadata", "namespace"]).unwrap_or_else(|| namespace.to_owned());
-        Some(Object { kind, name, namespace, node, origin, fallback: fallback.clone() })
+        let rendered = rendered.clone();
+        Some(Object { kind, name, namespace, node, rendered, origin, fallback: fallback.clone() })
     });
     built.collect()
 }

@@ -48,6 +48,21 @@ impl Node {
         if let Value::Sequence(items) = &self.value { items } else { &[] }
     }
 
+    /// The value with the types that its plain scalars have; `source` is where it was parsed from.
+    pub(crate) fn typed(&self, source: &Source) -> serde_json::Value {
+        match &self.value {
+            Value::Sequence(items) => items.iter().map(|item| item.typed(source)).collect(),
+            Value::Mapping(entries) => {
+                let key = |key: &Node| key.text().unwrap_or_default().to_owned();
+                serde_json::Value::Object(entries.iter().map(|(k, value)| (key(k), value.typed(source))).collect())
+            }
+            Value::Scalar(text) => {
+                let is_plain = !source.text[self.start..].starts_with(['"', '\'', '|', '>']) && !text.contains('\n');
+                if is_plain { plain(text) } else { text.as_str().into() }
+            }
+        }
+    }
+
     pub(crate) fn place(&self, source: &Source) -> Place {
         source.place(self.start, self.end)
     }
@@ -87,6 +102,21 @@ pub(crate) fn parse(source: &Source) -> Result<Vec<Node>, Box<Finding>> {
         Box::new(Finding::error("yaml-syntax", format!("not valid YAML: {}", error.info())).at(source.place(at, at)))
     })?;
     Ok(documents.iter().map(|document| convert(document, &source.text, &offsets)).collect())
+}
+
+/// A scalar without quotes, as YAML 1.2's core schema reads it.
+fn plain(text: &str) -> serde_json::Value {
+    match text {
+        "" | "~" | "null" => serde_json::Value::Null,
+        "true" => true.into(),
+        "false" => false.into(),
+        _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) => text
+            .parse::<i64>()
+            .map(Into::into)
+            .or_else(|_| text.parse::<f64>().map(Into::into))
+            .unwrap_or_else(|_| text.into()),
+        _ => text.into(),
+    }
 }
 
 fn load(text: &str) -> Result<Vec<MarkedYaml<'_>>, ScanError> {

@@ -60,6 +60,18 @@ macro_rules! misspelling {
     };
 }
 
+/// A field or a value that Kubernetes does not have.
+macro_rules! mistyped {
+    ($from:literal, $to:literal) => {
+        Mutation {
+            files: "argocd/manifests",
+            marker: $from,
+            change: |line| line.replace($from, $to),
+            rules: &["object-schema"],
+        }
+    };
+}
+
 /// Every kind of slip; each is made wherever this repository has such a line.
 const MUTATIONS: &[Mutation] = &[
     misspelling!("argocd/manifests", "targetPort: ", ["service-port"]),
@@ -104,6 +116,14 @@ const MUTATIONS: &[Mutation] = &[
     misspelling!("docs/", "| **Image** | `", ["doc-card"]),
     Mutation { files: "docs/", marker: "modified: 20", change: drop_line, rules: &["doc-frontmatter"] },
     Mutation { files: "docs/", marker: "tags: [", change: drop_line, rules: &["doc-frontmatter"] },
+    mistyped!("readinessProbe:", "readinesProbe:"),
+    mistyped!("volumeMounts:", "volumesMounts:"),
+    mistyped!("securityContext:", "securitycontext:"),
+    mistyped!("accessModes:", "accessMode:"),
+    mistyped!("ingressClassName:", "ingressClass:"),
+    mistyped!("replicas: 1", "replicas: one"),
+    mistyped!("containerPort: ", "containerPort: x"),
+    mistyped!("automountServiceAccountToken: false", "automountServiceAccountToken: never"),
     Mutation {
         files: "kustomization.yaml",
         marker: "  - ",

@@ -1,0 +1,211 @@
+//! Schemas: every object is decoded into the type that the API server has for it.
+
+use k8s_openapi::api;
+use k8s_openapi::serde::Serialize;
+use k8s_openapi::serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Rule;
+use crate::model::finding::Finding;
+use crate::model::world::{Object, Ref, World};
+
+/// The rules of this family.
+pub(crate) const RULES: &[Rule] = &[Rule {
+    code: "object-schema",
+    about: "An object has the fields that its kind has, of their types, and those that must be there.",
+    why: "The API server refuses it, or drops the field that is misspelt without a word.",
+    breaks: ("argocd/manifests/web/deployment.yaml", "volumeMounts: [", "volumeMount: ["),
+    check: schema,
+}];
+
+/// What is wrong, at the end of a path of keys and positions.
+struct Mistake {
+    path: Vec<String>,
+    what: String,
+}
+
+type Decode = fn(Value) -> Result<Value, Mistake>;
+
+/// The decoder for a kind; nothing where there is no schema for it.
+fn decoder(version: &str, kind: &str) -> Option<Decode> {
+    Some(match (version, kind) {
+        ("v1", "ConfigMap") => decode::<api::core::v1::ConfigMap>,
+        ("v1", "LimitRange") => decode::<api::core::v1::LimitRange>,
+        ("v1", "Namespace") => decode::<api::core::v1::Namespace>,
+        ("v1", "PersistentVolume") => decode::<api::core::v1::PersistentVolume>,
+        ("v1", "PersistentVolumeClaim") => decode::<api::core::v1::PersistentVolumeClaim>,
+        ("v1", "Pod") => decode::<api::core::v1::Pod>,
+        ("v1", "ResourceQuota") => decode::<api::core::v1::ResourceQuota>,
+        ("v1", "Secret") => decode::<api::core::v1::Secret>,
+        ("v1", "Service") => decode::<api::core::v1::Service>,
+        ("v1", "ServiceAccount") => decode::<api::core::v1::ServiceAccount>,
+        ("apps/v1", "DaemonSet") => decode::<api::apps::v1::DaemonSet>,
+        ("apps/v1", "Deployment") => decode::<api::apps::v1::Deployment>,
+        ("apps/v1", "ReplicaSet") => decode::<api::apps::v1::ReplicaSet>,
+        ("apps/v1", "StatefulSet") => decode::<api::apps::v1::StatefulSet>,
+        ("autoscaling/v2", "HorizontalPodAutoscaler") => decode::<api::autoscaling::v2::HorizontalPodAutoscaler>,
+        ("batch/v1", "CronJob") => decode::<api::batch::v1::CronJob>,
+        ("batch/v1", "Job") => decode::<api::batch::v1::Job>,
+        ("networking.k8s.io/v1", "Ingress") => decode::<api::networking::v1::Ingress>,
+        ("networking.k8s.io/v1", "IngressClass") => decode::<api::networking::v1::IngressClass>,
+        ("networking.k8s.io/v1", "NetworkPolicy") => decode::<api::networking::v1::NetworkPolicy>,
+        ("policy/v1", "PodDisruptionBudget") => decode::<api::policy::v1::PodDisruptionBudget>,
+        ("rbac.authorization.k8s.io/v1", "ClusterRole") => decode::<api::rbac::v1::ClusterRole>,
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => decode::<api::rbac::v1::ClusterRoleBinding>,
+        ("rbac.authorization.k8s.io/v1", "Role") => decode::<api::rbac::v1::Role>,
+        ("rbac.authorization.k8s.io/v1", "RoleBinding") => decode::<api::rbac::v1::RoleBinding>,
+        ("storage.k8s.io/v1", "StorageClass") => decode::<api::storage::v1::StorageClass>,
+        _ => return None,
+    })
+}
+
+/// Into the type and back: what is lost was unknown, what is new had to be there.
+fn decode<T: DeserializeOwned + Serialize>(value: Value) -> Result<Value, Mistake> {
+    let typed: T = serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().iter().map(|segment| segment.to_string().trim_matches(['[', ']']).to_owned()).collect();
+        Mistake { path, what: error.into_inner().to_string() }
+    })?;
+    serde_json::to_value(typed).map_err(|error| Mistake { path: Vec::new(), what: error.to_string() })
+}
+
+/// The kinds without a schema, each with the number of its objects.
+pub(crate) fn unknown_kinds(world: &World) -> Vec<(String, usize)> {
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for (_, object) in world.objects() {
+        let version = object.at(&["apiVersion"]).and_then(Ref::text).unwrap_or_default();
+        if decoder(version, &object.kind).is_none() {
+            *counts.entry(format!("{} of {version}", object.kind)).or_default() += 1;
+        }
+    }
+    counts.into_iter().collect()
+}
+
+fn schema(world: &World, findings: &mut Vec<Finding>) {
+    for (_, object) in world.objects() {
+        let version = object.at(&["apiVersion"]).and_then(Ref::text).unwrap_or_default();
+        let Some(decode) = decoder(version, &object.kind) else { continue };
+        let mut value = object.typed();
+        quantities(&mut value);
+        let mut mistakes = Vec::new();
+        match decode(value.clone()) {
+            Ok(back) => compare(&value, &back, &mut Vec::new(), &mut mistakes),
+            Err(mistake) => mistakes.push(mistake),
+        }
+        findings.extend(mistakes.into_iter().map(|mistake| finding(object, &mistake)));
+    }
+}
+
+fn finding(object: &Object, mistake: &Mistake) -> Finding {
+    let mut at = object.root();
+    for step in &mistake.path {
+        let next = match step.parse::<usize>() {
+            Ok(position) => at.items().get(position).copied(),
+            Err(_) => at.get(step),
+        };
+        let Some(next) = next else { break };
+        at = next;
+    }
+    let path = mistake.path.join(".");
+    Finding::error("object-schema", format!("{} {}: {path}: {}", object.kind, object.name, mistake.what)).at(at.place())
+}
+
+/// The API server takes numbers where it wants quantities.
+fn quantities(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(quantities),
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match (key.as_str(), &mut *value) {
+                    ("requests" | "limits" | "capacity" | "hard" | "allocatable", Value::Object(amounts)) => {
+                        amounts.values_mut().for_each(as_text);
+                    }
+                    ("sizeLimit" | "divisor", amount) => as_text(amount),
+                    _ => quantities(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn as_text(value: &mut Value) {
+    if value.is_number() {
+        *value = value.to_string().into();
+    }
+}
+
+/// Fields the server fills in itself.
+const DEFAULTED: [&str; 2] = ["apiGroup", "metadata"];
+
+fn compare(given: &Value, back: &Value, path: &mut Vec<String>, mistakes: &mut Vec<Mistake>) {
+    match (given, back) {
+        (Value::Object(given), Value::Object(back)) => {
+            for (key, value) in given.iter().filter(|(_, value)| !is_empty(value)) {
+                path.push(key.clone());
+                match back.get(key) {
+                    Some(other) => compare(value, other, path, mistakes),
+                    None => mistakes.push(Mistake { path: path.clone(), what: "there is no such field".to_owned() }),
+                }
+                path.pop();
+            }
+            for key in back.keys().filter(|key| !given.contains_key(*key) && !DEFAULTED.contains(&key.as_str())) {
+                mistakes.push(Mistake { path: path.clone(), what: format!("{key} is missing") });
+            }
+        }
+        (Value::Array(given), Value::Array(back)) => {
+            for (position, (value, other)) in given.iter().zip(back).enumerate() {
+                path.push(position.to_string());
+                compare(value, other, path, mistakes);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn mistakes(kind: (&str, &str), value: Value) -> Vec<String> {
+        let mut value = value;
+        quantities(&mut value);
+        let mut found = Vec::new();
+        match decoder(kind.0, kind.1).unwrap()(value.clone()) {
+            Ok(back) => compare(&value, &back, &mut Vec::new(), &mut found),
+            Err(mistake) => found.push(mistake),
+        }
+        found.into_iter().map(|mistake| format!("{}: {}", mistake.path.join("."), mistake.what)).collect()
+    }
+
+    #[test]
+    fn unknown_fields_wrong_types_and_missing_ones() {
+        let service = |port: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [port]}});
+        let kind = ("v1", "Service");
+        assert_eq!(mistakes(kind, service(json!({"port": 80, "targetPort": "http"}))), Vec::<String>::new());
+        assert_eq!(
+            mistakes(kind, service(json!({"port": 80, "targetPrt": 1}))),
+            ["spec.ports.0.targetPrt: there is no such field"]
+        );
+        assert_eq!(mistakes(kind, service(json!({"name": "http"}))), ["spec.ports.0: port is missing"]);
+        let wrong = mistakes(kind, service(json!({"port": "eighty"})));
+        assert!(wrong[0].starts_with("spec.ports.0.port: invalid type"), "{wrong:?}");
+    }
+
+    #[test]
+    fn a_quantity_may_be_a_number() {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [
+            {"name": "a", "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}]}});
+        assert_eq!(mistakes(("v1", "Pod"), pod), Vec::<String>::new());
+    }
+}
