@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, build, check, containers, doctor, explain, pin, publish, refs, rehearse, release, render, setup,
+    Context, build, check, containers, diff, doctor, explain, graph, pin, publish, refs, rehearse, release, render,
+    setup,
 };
 use crate::report::{Format, Outcome};
 
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Explain(explain::Args),
     Render(render::Args),
     Refs(refs::Args),
+    Diff(diff::Args),
+    Graph(graph::Args),
 }
 
 impl Command {
@@ -60,6 +63,8 @@ impl Command {
             Self::Explain(args) => explain::run(cx, args),
             Self::Render(args) => render::run(cx, args),
             Self::Refs(args) => refs::run(cx, args),
+            Self::Diff(args) => diff::run(cx, args),
+            Self::Graph(args) => graph::run(cx, args),
         }
     }
 }

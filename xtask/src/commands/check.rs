@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::{Context, render};
 use crate::checks::{self, Checked, Rule};
-use crate::exec::fs;
 use crate::model::failure::Failure;
 use crate::model::finding::{Finding, Severity};
 use crate::model::repo::Repo;
@@ -42,8 +41,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
 
 /// The repository with all that has to be asked for.
 pub(crate) fn world(cx: &Context) -> Result<World> {
-    let repo = Repo::load(fs::sources(&cx.system.root))
-        .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
+    let repo = cx.repo.clone();
     let (paths, tags) = (paths(cx, &repo), tags(cx));
     let unread = unread(&paths, &repo);
     let facts = Facts { paths, tags, rendered: render::render(cx, &render::folders(cx))? };

@@ -3,8 +3,10 @@
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod containers;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+pub(crate) mod graph;
 pub(crate) mod pin;
 pub(crate) mod publish;
 pub(crate) mod refs;
@@ -37,6 +39,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The same, of another checkout.
+    pub(crate) fn at(&self, root: PathBuf) -> Result<Self> {
+        let repo = Repo::load(fs::sources(&root))
+            .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
+        let system = self.system.at(root, self.system.overlay.clone());
+        Ok(Self { system, report: self.report.clone(), repo })
+    }
+
     /// Every program that is missing, at once, before anything is done.
     pub(crate) fn preflight(programs: &[&'static str]) -> Result<()> {
         let is_missing = |program: &&&str| run::find(program).is_none();

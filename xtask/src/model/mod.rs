@@ -1,9 +1,11 @@
 //! What the repository says, typed. Pure: text in, values and findings out.
 
 pub(crate) mod config;
+pub(crate) mod difference;
 pub(crate) mod digest;
 pub(crate) mod failure;
 pub(crate) mod finding;
+pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod kustomization;
 pub(crate) mod name;

@@ -51,7 +51,7 @@ pub(crate) struct Application {
 }
 
 /// Everything that was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Repo {
     pub(crate) config: Config,
     pub(crate) containers: Vec<Container>,

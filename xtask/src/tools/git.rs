@@ -190,6 +190,11 @@ pub(crate) fn files() -> Invocation {
     git(line!("git ls-files -z --cached --others --exclude-standard"))
 }
 
+/// The tree of `commit` as a tarball.
+pub(crate) fn archive(commit: &str, file: &str) -> Invocation {
+    git(line!("git archive --format=tar --output {file} {commit}"))
+}
+
 /// Every ref with its object.
 pub(crate) fn all_refs() -> Invocation {
     git(line!("git for-each-ref '--format=%(objectname) %(refname)'"))

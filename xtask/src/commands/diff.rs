@@ -1,0 +1,131 @@
+//! What a change does to the clusters: rendered objects now against another commit.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::{Context, check};
+use crate::exec::workspace::Workspace;
+use crate::model::difference::{self, Change, Difference, Field};
+use crate::report::Outcome;
+use crate::tools::git;
+
+/// Compare the rendered objects with those of another commit, by object and field
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  cargo xtask diff\n  cargo xtask diff v1.0 --markdown")]
+pub(crate) struct Args {
+    /// The commit to compare with
+    #[arg(default_value = "HEAD")]
+    pub(crate) revision: String,
+    /// Write Markdown, for a comment at a pull request
+    #[arg(long)]
+    pub(crate) markdown: bool,
+}
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
+    let commit = cx.system.stdout(&git::commit_of(&args.revision), &format!("{} is no commit here", args.revision))?;
+    let workspace = Workspace::new("blumeops-diff-", false)?;
+    let archive = workspace.text("tree.tar");
+    cx.system.stdout(&git::archive(commit.trim(), &archive), "reading the commit")?;
+    unpack(Path::new(&archive), &workspace.path("tree"))?;
+    let there = cx.at(workspace.path("tree"))?;
+    let (before, after) = (check::world(&there)?, check::world(cx)?);
+    for (what, world) in [(args.revision.as_str(), &before), ("the work tree", &after)] {
+        for finding in world.findings.iter().filter(|finding| finding.code == "app-render") {
+            cx.report.say(&format!("not compared, in {what}: {}", finding.message));
+        }
+    }
+    let differences = difference::compare(&difference::objects(&before), &difference::objects(&after));
+    let human = if args.markdown { markdown(&differences) } else { human(&differences) };
+    let values: Vec<Value> = differences.iter().map(value).collect();
+    Ok(Outcome::ok(human, json!({"against": commit.trim(), "differences": values})))
+}
+
+fn unpack(archive: &Path, folder: &Path) -> Result<()> {
+    let file = File::open(archive).context("reading the commit")?;
+    tar::Archive::new(file).unpack(folder).context("unpacking the commit")
+}
+
+fn sign(field: &Field) -> char {
+    match (&field.before, &field.after) {
+        (None, _) => '+',
+        (_, None) => '-',
+        _ => '~',
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.contains('\n') => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+fn line(field: &Field) -> String {
+    let values: Vec<String> = [&field.before, &field.after].into_iter().flatten().map(shown).collect();
+    let lost = if field.is_loss() { "  (lost)" } else { "" };
+    format!("{} {}: {}{lost}", sign(field), field.path, values.join(" → "))
+}
+
+fn human(differences: &[Difference]) -> String {
+    if differences.is_empty() {
+        return "nothing changes in any cluster".to_owned();
+    }
+    let mut text = String::new();
+    for Difference { object, change } in differences {
+        match change {
+            Change::Added => text += &format!("+ {object}\n"),
+            Change::Removed => text += &format!("- {object}\n"),
+            Change::Fields(fields) => {
+                text += &format!("~ {object}\n");
+                fields.iter().for_each(|field| text += &format!("    {}\n", line(field)));
+            }
+        }
+    }
+    text
+}
+
+fn markdown(differences: &[Difference]) -> String {
+    if differences.is_empty() {
+        return "Nothing changes in any cluster.\n".to_owned();
+    }
+    let mut text = format!("### {} objects change\n", differences.len());
+    for Difference { object, change } in differences {
+        match change {
+            Change::Added => text += &format!("\n**new** {object}\n"),
+            Change::Removed => text += &format!("\n**gone** {object}\n"),
+            Change::Fields(fields) => {
+                text += &format!("\n{object}\n\n```diff\n");
+                for field in fields {
+                    let lost = if field.is_loss() { "  (lost)" } else { "" };
+                    for (sign, value) in [('-', &field.before), ('+', &field.after)] {
+                        text.extend(
+                            value.as_ref().map(|value| format!("{sign} {}: {}{lost}\n", field.path, shown(value))),
+                        );
+                    }
+                }
+                text += "```\n";
+            }
+        }
+    }
+    text
+}
+
+fn value(difference: &Difference) -> Value {
+    let Difference { object, change } = difference;
+    let (change, fields) = match change {
+        Change::Added => ("added", Vec::new()),
+        Change::Removed => ("removed", Vec::new()),
+        Change::Fields(fields) => ("changed", fields.clone()),
+    };
+    let fields: Vec<Value> = fields
+        .iter()
+        .map(|field| json!({"path": field.path, "before": field.before, "after": field.after, "lost": field.is_loss()}))
+        .collect();
+    json!({
+        "cluster": object.cluster, "kind": object.kind, "namespace": object.namespace, "name": object.name,
+        "change": change, "fields": fields,
+    })
+}
