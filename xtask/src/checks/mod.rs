@@ -3,8 +3,10 @@
 pub(crate) mod applications;
 pub(crate) mod databases;
 pub(crate) mod docs;
+pub(crate) mod hosts;
 pub(crate) mod image;
 pub(crate) mod images;
+pub(crate) mod monitoring;
 pub(crate) mod network;
 pub(crate) mod objects;
 pub(crate) mod release;
@@ -41,6 +43,8 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
         secrets::RULES,
         databases::RULES,
         network::RULES,
+        monitoring::RULES,
+        hosts::RULES,
         docs::RULES,
     ]
     .into_iter()

@@ -80,7 +80,9 @@ fn human(differences: &[Difference]) -> String {
             Change::Removed => text += &format!("- {object}\n"),
             Change::Fields(fields) => {
                 text += &format!("~ {object}\n");
-                fields.iter().for_each(|field| text += &format!("    {}\n", line(field)));
+                for field in fields {
+                    text += &format!("    {}\n", line(field));
+                }
             }
         }
     }

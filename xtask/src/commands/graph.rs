@@ -57,7 +57,7 @@ fn mermaid(graph: &Graph) -> String {
     text
 }
 
-const WIDTH: usize = 250;
+const WIDTH: usize = 270;
 const ROW: usize = 44;
 
 /// Columns from left to right, one to a layer; both colour schemes.

@@ -158,9 +158,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn paths(before: Value, after: Value) -> Vec<String> {
+    fn paths(before: &Value, after: &Value) -> Vec<String> {
         let mut fields = Vec::new();
-        fields_of(Some(&before), Some(&after), "", &mut fields);
+        fields_of(Some(before), Some(after), "", &mut fields);
         fields.iter().map(|field| format!("{}{}", field.path, if field.is_loss() { " lost" } else { "" })).collect()
     }
 
@@ -168,10 +168,10 @@ mod tests {
     fn one_field_is_one_field_and_order_is_none() {
         let before = json!({"spec": {"containers": [{"name": "a", "image": "x:1"}, {"name": "b"}]}, "metadata": {"labels": {"app": "a"}}});
         let moved = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "b"}, {"image": "x:1", "name": "a"}]}});
-        assert_eq!(paths(before.clone(), moved), Vec::<String>::new());
+        assert_eq!(paths(&before, &moved), Vec::<String>::new());
         let changed =
             json!({"spec": {"containers": [{"name": "a", "image": "x:2"}, {"name": "b"}]}, "metadata": {"labels": {}}});
-        assert_eq!(paths(before, changed), ["metadata.labels.app lost", "spec.containers[a].image"]);
+        assert_eq!(paths(&before, &changed), ["metadata.labels.app lost", "spec.containers[a].image"]);
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! Provisioning and tasks: playbooks, tags and task names that exist.
+
+use std::collections::BTreeSet;
+
+use super::Rule;
+use crate::model::finding::Finding;
+use crate::model::source::Source;
+use crate::model::suggest::nearest;
+use crate::model::world::{World, is_yaml};
+use crate::model::yaml::{self, Node};
+
+const PLAYBOOK: &str = "ansible/playbooks/indri.yml";
+
+/// The rules of this family.
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        code: "playbook-role",
+        about: "A playbook names roles that exist.",
+        why: "ansible-playbook ends before it has done anything.",
+        breaks: (PLAYBOOK, "role: caddy", "role: cady"),
+        check: role,
+    },
+    Rule {
+        code: "playbook-host",
+        about: "A playbook's hosts are in the inventory.",
+        why: "It runs for nobody and ends well.",
+        breaks: (PLAYBOOK, "hosts: indri", "hosts: indrii"),
+        check: host,
+    },
+    Rule {
+        code: "playbook-tag",
+        about: "A tag that a page tells to use is one of a playbook.",
+        why: "Nothing is done, and it looks done.",
+        breaks: ("docs/how-to/how-to.md", "--tags caddy", "--tags cady"),
+        check: tag,
+    },
+    Rule {
+        code: "mise-task",
+        about: "A task that a page or workflow runs is defined.",
+        why: "The reader is left with an error at the worst time.",
+        breaks: ("docs/how-to/how-to.md", "mise run provision-indri", "mise run provision-indry"),
+        check: task,
+    },
+];
+
+fn suggestion<'a>(finding: Finding, word: &str, names: impl IntoIterator<Item = &'a str>) -> Finding {
+    match nearest(word, names) {
+        Some(near) => finding.help(format!("did you mean `{near}`?")),
+        None => finding,
+    }
+}
+
+/// The plays of all playbooks.
+fn plays(world: &World) -> Vec<(&Source, Node)> {
+    let files = world.repo.files.iter().filter(|file| file.folder() == "ansible/playbooks" && is_yaml(&file.path));
+    let plays = files.flat_map(|file| {
+        let documents = yaml::parse(file).unwrap_or_default();
+        documents.iter().flat_map(Node::items).cloned().map(move |play| (file, play)).collect::<Vec<_>>()
+    });
+    plays.filter(|(_, play)| play.get("hosts").is_some()).collect()
+}
+
+fn role(world: &World, findings: &mut Vec<Finding>) {
+    let paths = world.facts.paths.iter().filter_map(|path| path.strip_prefix("ansible/roles/")?.split('/').next());
+    let known: BTreeSet<&str> = paths.collect();
+    for (file, play) in plays(world) {
+        for role in play.get("roles").map_or(&[][..], Node::items) {
+            let name = role.get("role").or(role.get("name")).unwrap_or(role);
+            // A role of a collection has dots in its name.
+            let Some(text) = name.text().filter(|text| !text.contains(['.', '{'])) else { continue };
+            if !known.contains(text) {
+                let finding = Finding::error("playbook-role", format!("there is no role {text}")).at(name.place(file));
+                findings.push(suggestion(finding, text, known.iter().copied()));
+            }
+        }
+    }
+}
+
+/// Hosts and groups of a YAML inventory.
+fn inventory(node: &Node, names: &mut BTreeSet<String>) {
+    node.walk(&mut |key, value| {
+        if let (Some("hosts" | "children"), yaml::Value::Mapping(entries)) = (key.text(), &value.value) {
+            names.extend(entries.iter().filter_map(|(name, _)| name.text()).map(str::to_owned));
+        }
+    });
+}
+
+fn host(world: &World, findings: &mut Vec<Finding>) {
+    let mut known = BTreeSet::new();
+    for file in world.repo.files.iter().filter(|file| file.path.starts_with("ansible/inventory") && is_yaml(&file.path))
+    {
+        yaml::parse(file).unwrap_or_default().iter().for_each(|document| inventory(document, &mut known));
+    }
+    // An inventory of another kind is not read.
+    for (file, play) in plays(world).into_iter().filter(|_| !known.is_empty()) {
+        let Some(hosts) = play.get("hosts") else { continue };
+        let text = hosts.text().unwrap_or_default();
+        for name in text.split([',', ':']).map(|name| name.trim().trim_start_matches(['!', '&'])) {
+            let given = ["all", "localhost", ""].contains(&name) || name.contains(['*', '{', '[']);
+            if !given && !known.contains(name) {
+                let finding =
+                    Finding::error("playbook-host", format!("the inventory has no {name}")).at(hosts.place(file));
+                findings.push(suggestion(finding, name, known.iter().map(String::as_str)));
+            }
+        }
+    }
+}
+
+/// What stands behind `marker` in pages and workflows, up to the next blank, with its place.
+fn used<'a>(world: &'a World, marker: &str) -> Vec<(&'a str, crate::model::source::Place)> {
+    let mut found = Vec::new();
+    let is_reader = |file: &&Source| {
+        (file.path.starts_with("docs/") && !file.path.contains("/plans/") && !file.path.contains("changelog.d"))
+            || file.path.starts_with(".forgejo/")
+    };
+    for file in world.repo.files.iter().filter(is_reader) {
+        for (at, _) in file.text.match_indices(marker) {
+            let start = at + marker.len();
+            let rest = &file.text[start..];
+            let end = rest.find(|c: char| !c.is_alphanumeric() && !"-_,:".contains(c)).unwrap_or(rest.len());
+            if end > 0 {
+                found.push((&rest[..end], file.place(start, start + end)));
+            }
+        }
+    }
+    found
+}
+
+fn tag(world: &World, findings: &mut Vec<Finding>) {
+    let mut known = BTreeSet::new();
+    for file in world.repo.files.iter().filter(|file| file.path.starts_with("ansible/") && is_yaml(&file.path)) {
+        for document in yaml::parse(file).unwrap_or_default() {
+            document.walk(&mut |key, value| {
+                if key.text() == Some("tags") {
+                    known.extend(value.items().iter().filter_map(Node::text).chain(value.text()).map(str::to_owned));
+                }
+            });
+        }
+    }
+    for (tags, place) in used(world, "--tags ").into_iter().filter(|_| !known.is_empty()) {
+        for tag in tags.split(',').filter(|tag| !known.contains(*tag) && !["all", "always", "never"].contains(tag)) {
+            let finding = Finding::error("playbook-tag", format!("no playbook has the tag {tag}")).at(place.clone());
+            findings.push(suggestion(finding, tag, known.iter().map(String::as_str)));
+        }
+    }
+}
+
+fn task(world: &World, findings: &mut Vec<Finding>) {
+    let Some(file) = world.repo.files.iter().find(|file| &*file.path == ".mise.toml") else { return };
+    let Ok(table) = file.text.parse::<toml::Table>() else { return };
+    let tasks = table.get("tasks").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys).cloned();
+    let scripts = world.facts.paths.iter().filter_map(|path| path.strip_prefix("mise-tasks/"));
+    let known: BTreeSet<String> = tasks.chain(scripts.map(|script| script.replace('/', ":"))).collect();
+    for (name, place) in used(world, "mise run ") {
+        if !known.contains(name) {
+            let finding = Finding::error("mise-task", format!("there is no task {name}")).at(place);
+            findings.push(suggestion(finding, name, known.iter().map(String::as_str)));
+        }
+    }
+}
