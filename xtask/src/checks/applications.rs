@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::Rule;
 use crate::model::finding::Finding;
 use crate::model::source::Source;
-use crate::model::suggest::nearest;
 use crate::model::world::{App, Ref, World, is_yaml};
 use crate::model::yaml::Node;
 
@@ -82,10 +81,7 @@ fn path(world: &World, findings: &mut Vec<Finding>) {
             let folders: BTreeSet<&str> =
                 world.repo.kustomizations.iter().map(|kustomization| kustomization.source.folder()).collect();
             let finding = finding.at(at(app, &["spec", "source", "path"]));
-            findings.push(match nearest(path, folders) {
-                Some(near) => finding.help(format!("did you mean `{near}`?")),
-                None => finding,
-            });
+            findings.push(finding.did_you_mean(path, folders));
         }
     }
 }

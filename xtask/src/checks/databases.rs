@@ -3,7 +3,6 @@
 use super::Rule;
 use crate::model::finding::Finding;
 use crate::model::source::Source;
-use crate::model::suggest::nearest;
 use crate::model::world::{App, Object, Ref, World};
 use crate::model::yaml::{self, Node};
 
@@ -48,13 +47,6 @@ pub(crate) const RULES: &[Rule] = &[
     },
 ];
 
-fn suggestion<'a>(finding: Finding, word: &str, names: impl IntoIterator<Item = &'a str>) -> Finding {
-    match nearest(word, names) {
-        Some(near) => finding.help(format!("did you mean `{near}`?")),
-        None => finding,
-    }
-}
-
 fn is_cnpg(object: &Object, kind: &str) -> bool {
     object.kind == kind
         && object
@@ -95,7 +87,7 @@ fn cluster(world: &World, findings: &mut Vec<Finding>) {
             let text = name.text().unwrap_or_default();
             let message = format!("there is no Cluster {text} in namespace {}", database.namespace);
             let finding = Finding::error("database-cluster", message).at(name.place());
-            findings.push(suggestion(finding, text, clusters(world).map(|(_, object)| object.name.as_str())));
+            findings.push(finding.did_you_mean(text, clusters(world).map(|(_, object)| object.name.as_str())));
         }
     }
 }
@@ -110,7 +102,7 @@ fn owner(world: &World, findings: &mut Vec<Finding>) {
             let message = format!("{} has no role {text}", cluster.name);
             let finding =
                 Finding::error("database-owner", message).at(owner.place()).also(cluster.place(), "its roles");
-            findings.push(suggestion(finding, text, roles(cluster)));
+            findings.push(finding.did_you_mean(text, roles(cluster)));
         }
     }
 }
@@ -193,7 +185,7 @@ fn login(world: &World, findings: &mut Vec<Finding>) {
                     if !known.contains(&text) && !text.contains("{{") {
                         let message = format!("no cluster has a {what} {text}");
                         let finding = Finding::error("database-login", message).at(value.place());
-                        findings.push(suggestion(finding, text, known.iter().copied()));
+                        findings.push(finding.did_you_mean(text, known.iter().copied()));
                     }
                 }
             }

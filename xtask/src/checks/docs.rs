@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Rule;
 use crate::model::finding::Finding;
 use crate::model::source::{Place, Source};
-use crate::model::suggest::nearest;
 use crate::model::world::World;
 
 const CARD: &str = "docs/reference/web.md";
@@ -105,10 +104,7 @@ fn link(world: &World, findings: &mut Vec<Finding>) {
             let target = target.rsplit('/').next().unwrap_or_default();
             if !target.is_empty() && !names.contains(target) {
                 let finding = Finding::error("doc-link", format!("there is no page {target}")).at(place);
-                findings.push(match nearest(target, names.iter().copied()) {
-                    Some(near) => finding.help(format!("did you mean `{near}`?")),
-                    None => finding,
-                });
+                findings.push(finding.did_you_mean(target, names.iter().copied()));
             }
         }
     }

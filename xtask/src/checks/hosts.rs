@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::Rule;
 use crate::model::finding::Finding;
 use crate::model::source::Source;
-use crate::model::suggest::nearest;
 use crate::model::world::{World, is_yaml};
 use crate::model::yaml::{self, Node};
 
@@ -43,13 +42,6 @@ pub(crate) const RULES: &[Rule] = &[
     },
 ];
 
-fn suggestion<'a>(finding: Finding, word: &str, names: impl IntoIterator<Item = &'a str>) -> Finding {
-    match nearest(word, names) {
-        Some(near) => finding.help(format!("did you mean `{near}`?")),
-        None => finding,
-    }
-}
-
 /// The plays of all playbooks.
 fn plays(world: &World) -> Vec<(&Source, Node)> {
     let files = world.repo.files.iter().filter(|file| file.folder() == "ansible/playbooks" && is_yaml(&file.path));
@@ -70,7 +62,7 @@ fn role(world: &World, findings: &mut Vec<Finding>) {
             let Some(text) = name.text().filter(|text| !text.contains(['.', '{'])) else { continue };
             if !known.contains(text) {
                 let finding = Finding::error("playbook-role", format!("there is no role {text}")).at(name.place(file));
-                findings.push(suggestion(finding, text, known.iter().copied()));
+                findings.push(finding.did_you_mean(text, known.iter().copied()));
             }
         }
     }
@@ -100,7 +92,7 @@ fn host(world: &World, findings: &mut Vec<Finding>) {
             if !given && !known.contains(name) {
                 let finding =
                     Finding::error("playbook-host", format!("the inventory has no {name}")).at(hosts.place(file));
-                findings.push(suggestion(finding, name, known.iter().map(String::as_str)));
+                findings.push(finding.did_you_mean(name, known.iter().map(String::as_str)));
             }
         }
     }
@@ -140,7 +132,7 @@ fn tag(world: &World, findings: &mut Vec<Finding>) {
     for (tags, place) in used(world, "--tags ").into_iter().filter(|_| !known.is_empty()) {
         for tag in tags.split(',').filter(|tag| !known.contains(*tag) && !["all", "always", "never"].contains(tag)) {
             let finding = Finding::error("playbook-tag", format!("no playbook has the tag {tag}")).at(place.clone());
-            findings.push(suggestion(finding, tag, known.iter().map(String::as_str)));
+            findings.push(finding.did_you_mean(tag, known.iter().map(String::as_str)));
         }
     }
 }
@@ -154,7 +146,7 @@ fn task(world: &World, findings: &mut Vec<Finding>) {
     for (name, place) in used(world, "mise run ") {
         if !known.contains(name) {
             let finding = Finding::error("mise-task", format!("there is no task {name}")).at(place);
-            findings.push(suggestion(finding, name, known.iter().map(String::as_str)));
+            findings.push(finding.did_you_mean(name, known.iter().map(String::as_str)));
         }
     }
 }

@@ -8,7 +8,6 @@ use crate::model::image::{Home, split_reference};
 use crate::model::kustomization::ImageEntry;
 use crate::model::name::ContainerName;
 use crate::model::source::Place;
-use crate::model::suggest::nearest;
 use crate::model::tag::{GitTag, ImageTag};
 use crate::model::world::World;
 
@@ -99,10 +98,7 @@ fn unknown(world: &World, findings: &mut Vec<Finding>) {
             continue;
         }
         let finding = Finding::error("image-unknown", format!("there is no containers/{name}")).at(place);
-        findings.push(match nearest(name, names()) {
-            Some(near) => finding.help(format!("did you mean `{near}`?")),
-            None => finding,
-        });
+        findings.push(finding.did_you_mean(name, names()));
     }
 }
 

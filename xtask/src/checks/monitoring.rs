@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::Rule;
 use crate::model::finding::Finding;
-use crate::model::suggest::nearest;
 use crate::model::world::{Ref, World};
 
 const SCRAPES: &str = "argocd/manifests/web/scrapes.yaml";
@@ -86,10 +85,7 @@ fn dashboard(world: &World, findings: &mut Vec<Finding>) {
                 if !jobs.contains(job) {
                     let finding =
                         Finding::error("dashboard-job", format!("no scrape is called {job}")).at(value.place());
-                    findings.push(match nearest(job, jobs.iter().copied()) {
-                        Some(near) => finding.help(format!("did you mean `{near}`?")),
-                        None => finding,
-                    });
+                    findings.push(finding.did_you_mean(job, jobs.iter().copied()));
                 }
             }
         });

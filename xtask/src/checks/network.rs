@@ -6,7 +6,6 @@ use super::Rule;
 use super::objects::tailscale_host;
 use crate::model::finding::Finding;
 use crate::model::source::Source;
-use crate::model::suggest::nearest;
 use crate::model::world::{Ref, World};
 use crate::model::yaml::{self, Node};
 
@@ -106,10 +105,7 @@ fn backend(world: &World, findings: &mut Vec<Finding>) {
         if is_tailnet && !names.is_empty() && !names.contains(&name) {
             let finding =
                 Finding::error("caddy-backend", format!("nothing here is called {address}")).at(backend.place(file));
-            findings.push(match nearest(name, names.iter().copied()) {
-                Some(near) => finding.help(format!("did you mean `{near}`?")),
-                None => finding,
-            });
+            findings.push(finding.did_you_mean(name, names.iter().copied()));
         }
     }
 }

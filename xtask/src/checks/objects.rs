@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rule;
 use crate::model::finding::Finding;
-use crate::model::suggest::nearest;
 use crate::model::world::{App, Object, Ref, World};
 
 const DEPLOYMENT: &str = "argocd/manifests/web/deployment.yaml";
@@ -112,13 +111,6 @@ pub(crate) const RULES: &[Rule] = &[
     },
 ];
 
-fn suggestion<'a>(finding: Finding, word: &str, names: impl IntoIterator<Item = &'a str>) -> Finding {
-    match nearest(word, names) {
-        Some(near) => finding.help(format!("did you mean `{near}`?")),
-        None => finding,
-    }
-}
-
 /// Key and value of a mapping of scalars.
 fn labels(value: Option<Ref<'_>>) -> BTreeMap<String, String> {
     let entries = value.map_or_else(Vec::new, Ref::entries).into_iter();
@@ -193,7 +185,7 @@ fn service_port(world: &World, findings: &mut Vec<Finding>) {
             if !ports.contains(text) {
                 let message = format!("the pods of Service {} have no port {text}", service.name);
                 let finding = Finding::error("service-port", message).at(target.place());
-                findings.push(suggestion(finding, text, ports.iter().map(String::as_str)));
+                findings.push(finding.did_you_mean(text, ports.iter().map(String::as_str)));
             }
         }
     }
@@ -253,7 +245,7 @@ fn network_policy(world: &World, findings: &mut Vec<Finding>) {
             if !known.contains(text) {
                 let finding =
                     Finding::error("network-policy", format!("the pods have no port {text}")).at(port.place());
-                findings.push(suggestion(finding, text, known.iter().map(String::as_str)));
+                findings.push(finding.did_you_mean(text, known.iter().map(String::as_str)));
             }
         }
     }
@@ -273,7 +265,7 @@ fn probe_port(world: &World, findings: &mut Vec<Finding>) {
                     let message =
                         format!("container {} has no port {text}", container.text_at(&["name"]).unwrap_or("?"));
                     let finding = Finding::error("probe-port", message).at(port.place());
-                    findings.push(suggestion(finding, text, ports.iter().map(String::as_str)));
+                    findings.push(finding.did_you_mean(text, ports.iter().map(String::as_str)));
                 }
             }
         }
@@ -296,7 +288,7 @@ fn ingress_backend(world: &World, findings: &mut Vec<Finding>) {
             let Some(service) = services.iter().find(|service| service.name == text) else {
                 let message = format!("there is no Service {text} in namespace {}", ingress.namespace);
                 let finding = Finding::error("ingress-backend", message).at(name.place());
-                findings.push(suggestion(finding, text, services.iter().map(|service| service.name.as_str())));
+                findings.push(finding.did_you_mean(text, services.iter().map(|service| service.name.as_str())));
                 continue;
             };
             let Some((key, port)) =
@@ -360,7 +352,7 @@ fn volume_mount(world: &World, findings: &mut Vec<Finding>) {
             let text = name.text().unwrap_or_default();
             if !names.contains(&text) {
                 let finding = Finding::error("volume-mount", format!("the pod has no volume {text}")).at(name.place());
-                findings.push(suggestion(finding, text, names.iter().copied()));
+                findings.push(finding.did_you_mean(text, names.iter().copied()));
             }
         }
     }
@@ -383,7 +375,7 @@ fn volume_source(world: &World, findings: &mut Vec<Finding>) {
                 if !known.contains(&text) && !given {
                     let message = format!("there is no {kind} {text} in namespace {}", object.namespace);
                     let finding = Finding::error("volume-source", message).at(name.place());
-                    findings.push(suggestion(finding, text, known));
+                    findings.push(finding.did_you_mean(text, known));
                 }
             }
         }
@@ -415,7 +407,7 @@ fn service_account(world: &World, findings: &mut Vec<Finding>) {
         if text != "default" && !known.contains(&text) {
             let message = format!("there is no ServiceAccount {text} in namespace {}", object.namespace);
             let finding = Finding::error("service-account", message).at(name.place());
-            findings.push(suggestion(finding, text, known));
+            findings.push(finding.did_you_mean(text, known));
         }
     }
 }

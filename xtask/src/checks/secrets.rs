@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::Rule;
 use crate::model::finding::Finding;
-use crate::model::suggest::nearest;
 use crate::model::world::{App, Object, Ref, World};
 
 const SECRET: &str = "argocd/manifests/web/external-secret.yaml";
@@ -134,10 +133,7 @@ fn missing(world: &World, findings: &mut Vec<Finding>) {
             }
             let message = format!("nothing produces Secret {text} in namespace {}", object.namespace);
             let finding = Finding::error("secret-missing", message).at(name.place());
-            findings.push(match nearest(text, targets.iter().copied()) {
-                Some(near) => finding.help(format!("did you mean `{near}`?")),
-                None => finding,
-            });
+            findings.push(finding.did_you_mean(text, targets.iter().copied()));
         }
     }
 }
@@ -169,10 +165,7 @@ fn key(world: &World, findings: &mut Vec<Finding>) {
                 let message = format!("Secret {} has no key {text}", target(secret));
                 let finding =
                     Finding::error("secret-key", message).at(key.place()).also(secret.place(), "produced here");
-                findings.push(match nearest(text, keys.iter().map(String::as_str)) {
-                    Some(near) => finding.help(format!("did you mean `{near}`?")),
-                    None => finding,
-                });
+                findings.push(finding.did_you_mean(text, keys.iter().map(String::as_str)));
             }
         }
     }
@@ -210,10 +203,7 @@ fn template(world: &World, findings: &mut Vec<Finding>) {
                 if is_field && !known.contains(&name) {
                     let message = format!("the template uses {name}, which data does not fetch");
                     let finding = Finding::error("secret-template", message).at(value.place());
-                    findings.push(match nearest(name, known.iter().copied()) {
-                        Some(near) => finding.help(format!("did you mean `{near}`?")),
-                        None => finding,
-                    });
+                    findings.push(finding.did_you_mean(name, known.iter().copied()));
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! One thing that is wrong, where, and what to do about it.
 
 use super::source::Place;
+use super::suggest::nearest;
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,14 @@ impl Finding {
 
     pub(crate) fn also(self, place: Place, what: &'static str) -> Self {
         Self { other: Some(Box::new((place, what))), ..self }
+    }
+
+    /// With the nearest of `names`, where one is near.
+    pub(crate) fn did_you_mean<'a>(self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(word, names) {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None => self,
+        }
     }
 
     pub(crate) fn help(self, help: impl Into<String>) -> Self {
