@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Context, render};
+use super::{Context, diff, render};
 use crate::checks::{self, Checked, Rule};
 use crate::model::failure::Failure;
 use crate::model::finding::{Finding, Severity};
 use crate::model::repo::Repo;
+use crate::model::tag::GitTag;
 use crate::model::world::{Facts, World, is_yaml};
 use crate::report::{Format, Outcome, findings, formats};
 use crate::tools::{catalog, git};
@@ -17,18 +18,27 @@ use crate::tools::{catalog, git};
 /// Check that the repository agrees with itself, from images to documentation
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cargo xtask check\n  cargo xtask check authentik\n  cargo xtask check service-port docs/\n  cargo xtask check --format sarif > check.sarif"
+    after_help = "Examples:\n  cargo xtask check\n  cargo xtask check authentik\n  cargo xtask check service-port docs/\n  cargo xtask check --since origin/main\n  cargo xtask check --format sarif > check.sarif"
 )]
 pub(crate) struct Args {
     /// Only these rules, Applications or paths
     #[arg(value_name = "PATH|APP|RULE")]
     pub(crate) only: Vec<String>,
+    /// Only what has come since this commit
+    #[arg(long, value_name = "REV")]
+    pub(crate) since: Option<String>,
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let world = world(cx)?;
     let (rules, places) = split(&world, &args.only)?;
-    let mut checked = checks::run(&world, |rule: &Rule| rules.is_empty() || rules.contains(rule.code));
+    let wanted = |rule: &Rule| rules.is_empty() || rules.contains(rule.code);
+    let mut checked = checks::run(&world, wanted);
+    if let Some(revision) = &args.since {
+        let known: BTreeSet<_> =
+            checks::run(&diff::world_at(cx, revision)?, wanted).findings.iter().map(identity).collect();
+        checked.findings.retain(|finding| !known.contains(&identity(finding)));
+    }
     if !places.is_empty() {
         checked.findings.retain(|finding| is_in(finding, &places));
     }
@@ -39,10 +49,21 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     Ok(outcome(cx, &world, &checked, objects))
 }
 
+/// What a finding is, wherever in its file it has moved to.
+fn identity(finding: &Finding) -> (&'static str, Option<String>, String) {
+    let path = finding.place.as_ref().map(|place| place.source.path.to_string());
+    (finding.code, path, finding.message.clone())
+}
+
 /// The repository with all that has to be asked for.
 pub(crate) fn world(cx: &Context) -> Result<World> {
+    world_with(cx, tags(cx))
+}
+
+/// As [`world`], where the release tags are those of another checkout.
+pub(crate) fn world_with(cx: &Context, tags: Option<BTreeSet<GitTag>>) -> Result<World> {
     let repo = cx.repo.clone();
-    let (paths, tags) = (paths(cx, &repo), tags(cx));
+    let paths = paths(cx, &repo);
     let unread = unread(&paths, &repo);
     let facts = Facts { paths, tags, rendered: render::render(cx, &render::folders(cx))? };
     let mut world = World::new(repo, facts);
@@ -73,7 +94,7 @@ fn paths(cx: &Context, repo: &Repo) -> BTreeSet<String> {
     }
 }
 
-fn tags(cx: &Context) -> Option<BTreeSet<crate::model::tag::GitTag>> {
+pub(crate) fn tags(cx: &Context) -> Option<BTreeSet<GitTag>> {
     let output = cx.system.output(&git::local_tags("*")).ok().filter(crate::exec::run::Output::success)?;
     let tags: BTreeSet<_> = git::parse_local_tags(&output.stdout).into_keys().collect();
     // A clone without any was made without them.

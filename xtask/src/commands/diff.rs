@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{Context, check};
 use crate::exec::workspace::Workspace;
 use crate::model::difference::{self, Change, Difference, Field};
+use crate::model::world::World;
 use crate::report::Outcome;
 use crate::tools::git;
 
@@ -25,13 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
-    let commit = cx.system.stdout(&git::commit_of(&args.revision), &format!("{} is no commit here", args.revision))?;
-    let workspace = Workspace::new("blumeops-diff-", false)?;
-    let archive = workspace.text("tree.tar");
-    cx.system.stdout(&git::archive(commit.trim(), &archive), "reading the commit")?;
-    unpack(Path::new(&archive), &workspace.path("tree"))?;
-    let there = cx.at(workspace.path("tree"))?;
-    let (before, after) = (check::world(&there)?, check::world(cx)?);
+    let (before, after) = (world_at(cx, &args.revision)?, check::world(cx)?);
     for (what, world) in [(args.revision.as_str(), &before), ("the work tree", &after)] {
         for finding in world.findings.iter().filter(|finding| finding.code == "app-render") {
             cx.report.say(&format!("not compared, in {what}: {}", finding.message));
@@ -40,7 +35,17 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let differences = difference::compare(&difference::objects(&before), &difference::objects(&after));
     let human = if args.markdown { markdown(&differences) } else { human(&differences) };
     let values: Vec<Value> = differences.iter().map(value).collect();
-    Ok(Outcome::ok(human, json!({"against": commit.trim(), "differences": values})))
+    Ok(Outcome::ok(human, json!({"against": args.revision, "differences": values})))
+}
+
+/// The world of another commit; its files are gone again when it is returned.
+pub(crate) fn world_at(cx: &Context, revision: &str) -> Result<World> {
+    let commit = cx.system.stdout(&git::commit_of(revision), &format!("{revision} is no commit here"))?;
+    let workspace = Workspace::new("blumeops-commit-", false)?;
+    let archive = workspace.text("tree.tar");
+    cx.system.stdout(&git::archive(commit.trim(), &archive), "reading the commit")?;
+    unpack(Path::new(&archive), &workspace.path("tree"))?;
+    check::world_with(&cx.at(workspace.path("tree"))?, check::tags(cx))
 }
 
 fn unpack(archive: &Path, folder: &Path) -> Result<()> {

@@ -295,6 +295,10 @@ fn only_what_is_asked_for() {
         check(&stage, &args).expect(code, &[]);
     }
     check(&stage, &["check", "nonsense"]).expect(2, &["no rule, Application or path"]);
+    check(&stage, &["check", "--since", "HEAD"]).expect(1, &[]);
+    stage.commit("known from here on");
+    check(&stage, &["check", "--since", "HEAD"]).expect(0, &[]);
+    check(&stage, &["check", "--since", "HEAD~1"]).expect(1, &[]);
     let github = check(&stage, &["check", "--format", "github"]).expect(1, &[]).stdout;
     assert!(github.starts_with("::error file=argocd/apps/dex.yaml,line=11,col="), "{github}");
     let sarif = check(&stage, &["check", "--format", "sarif"]).expect(1, &[]).stdout;
