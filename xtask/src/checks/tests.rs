@@ -125,3 +125,27 @@ fn codes_are_unique_and_every_rule_says_why() {
     assert_eq!(codes.len(), count);
     assert!(rules().all(|rule| rule.about.ends_with('.') && rule.why.ends_with('.')));
 }
+
+proptest::proptest! {
+    /// Lines lost, doubled and cut off: whatever comes of it, the rules end with findings.
+    #[test]
+    fn no_damage_makes_a_rule_panic(cuts in proptest::collection::vec((0usize..400, 0u8..3, 0usize..40), 1..12)) {
+        let mut lines: Vec<String> = REPOSITORY.lines().map(str::to_owned).collect();
+        for (at, kind, column) in cuts {
+            let at = at % lines.len();
+            match kind {
+                0 if !lines[at].starts_with("//-") => drop(lines.remove(at)),
+                1 if !lines[at].starts_with("//-") => lines.insert(at, lines[at].clone()),
+                _ if !lines[at].starts_with("//-") => lines[at] = lines[at].chars().take(column).collect(),
+                _ => {}
+            }
+        }
+        let text = lines.join("\n") + "\n";
+        let parts = text.split("//- ").skip(1).filter_map(|part| part.split_once('\n'));
+        let files: BTreeMap<String, String> =
+            parts.map(|(path, text)| (path.trim().to_owned(), text.to_owned())).filter(|(path, _)| path != "xtask/blumeops.toml").collect();
+        for finding in run(&world(&files), |_| true).findings {
+            crate::report::findings::human(&finding);
+        }
+    }
+}
