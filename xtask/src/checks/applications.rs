@@ -202,7 +202,8 @@ fn dns_name(world: &World, findings: &mut Vec<Finding>) {
                 let there: Vec<_> = services.iter().filter(|(_, other, _)| *other == namespace).collect();
                 let is_here = there.iter().any(|(cluster, _, name)| *cluster == app.cluster && *name == service);
                 // A namespace that nothing here deploys to is somebody else's.
-                if is_here || there.is_empty() || made_by_an_operator(world, app, namespace, service) {
+                let known = world.knows_all_of(&app.cluster, namespace);
+                if is_here || there.is_empty() || !known || made_by_an_operator(world, app, namespace, service) {
                     continue;
                 }
                 let message = match there.iter().find(|(_, _, name)| *name == service) {

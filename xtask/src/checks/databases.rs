@@ -82,6 +82,9 @@ fn cluster_of<'a>(world: &'a World, app: &App, database: &Object) -> Option<&'a 
 
 fn cluster(world: &World, findings: &mut Vec<Finding>) {
     for (app, database) in databases(world) {
+        if !world.knows_all_of(&app.cluster, &database.namespace) {
+            continue;
+        }
         let Some(name) = database.at(&["spec", "cluster", "name"]) else { continue };
         if cluster_of(world, app, database).is_none() {
             let text = name.text().unwrap_or_default();
@@ -168,7 +171,7 @@ fn login(world: &World, findings: &mut Vec<Finding>) {
         clusters(world).filter_map(|(_, cluster)| cluster.at(&["spec", "bootstrap", "initdb", "database"])?.text());
     let own = databases(world).filter_map(|(_, database)| database.at(&["spec", "name"])?.text());
     let all_databases: Vec<&str> = bootstrap.chain(own).chain(["postgres", "app"]).collect();
-    for (_, object) in world.objects() {
+    for (_, object) in world.objects().filter(|_| world.knows_all()) {
         let settings = settings(object);
         for (name, host) in &settings {
             let Some(prefix) = name.strip_suffix("HOST") else { continue };

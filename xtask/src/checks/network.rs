@@ -102,7 +102,7 @@ fn backend(world: &World, findings: &mut Vec<Finding>) {
             .get("caddy_tailnet")
             .and_then(Node::text)
             .map_or(zone.ends_with(".ts.net"), |tailnet| tailnet == zone);
-        if is_tailnet && !names.is_empty() && !names.contains(&name) {
+        if is_tailnet && world.knows_all() && !names.is_empty() && !names.contains(&name) {
             let finding =
                 Finding::error("caddy-backend", format!("nothing here is called {address}")).at(backend.place(file));
             findings.push(finding.did_you_mean(name, names.iter().copied()));

@@ -149,7 +149,7 @@ fn selected<'a>(world: &'a World, app: &'a App, service: &'a Object) -> (BTreeMa
 }
 
 fn service_pods(world: &World, findings: &mut Vec<Finding>) {
-    for (app, service) in world.objects().filter(|(_, object)| object.kind == "Service") {
+    for (app, service) in world.closed().filter(|(_, object)| object.kind == "Service") {
         let (selector, workloads) = selected(world, app, service);
         let all: Vec<_> = workloads.iter().filter_map(|workload| pod_labels(workload)).collect();
         // Pods that an operator makes carry labels that no workload here knows.
@@ -212,7 +212,7 @@ fn port_number(world: &World, findings: &mut Vec<Finding>) {
 }
 
 fn network_policy(world: &World, findings: &mut Vec<Finding>) {
-    for (app, policy) in world.objects().filter(|(_, object)| object.kind == "NetworkPolicy") {
+    for (app, policy) in world.closed().filter(|(_, object)| object.kind == "NetworkPolicy") {
         let (_, workloads) = selected(world, app, policy);
         // Without a workload of ours beside it, it speaks of somebody else's pods.
         if workloads.is_empty() {
@@ -280,7 +280,7 @@ fn backends(ingress: &Object) -> Vec<Ref<'_>> {
 }
 
 fn ingress_backend(world: &World, findings: &mut Vec<Finding>) {
-    for (app, ingress) in world.objects().filter(|(_, object)| object.kind == "Ingress") {
+    for (app, ingress) in world.closed().filter(|(_, object)| object.kind == "Ingress") {
         for backend in backends(ingress) {
             let Some(name) = backend.get("name") else { continue };
             let text = name.text().unwrap_or_default();
@@ -359,7 +359,7 @@ fn volume_mount(world: &World, findings: &mut Vec<Finding>) {
 }
 
 fn volume_source(world: &World, findings: &mut Vec<Finding>) {
-    for (app, object) in world.objects() {
+    for (app, object) in world.closed() {
         let volumes =
             object.pod_template().and_then(|pod| pod.at(&["spec", "volumes"])).map_or_else(Vec::new, Ref::items);
         for volume in volumes {
@@ -383,7 +383,7 @@ fn volume_source(world: &World, findings: &mut Vec<Finding>) {
 }
 
 fn claim_unused(world: &World, findings: &mut Vec<Finding>) {
-    for (app, claim) in world.objects().filter(|(_, object)| object.kind == "PersistentVolumeClaim") {
+    for (app, claim) in world.closed().filter(|(_, object)| object.kind == "PersistentVolumeClaim") {
         let mut used = false;
         for (other, object) in world.objects() {
             if other.cluster == app.cluster && object.namespace == claim.namespace && object.kind != claim.kind {
@@ -398,7 +398,7 @@ fn claim_unused(world: &World, findings: &mut Vec<Finding>) {
 }
 
 fn service_account(world: &World, findings: &mut Vec<Finding>) {
-    for (app, object) in world.objects() {
+    for (app, object) in world.closed() {
         let Some(name) = object.pod_template().and_then(|pod| pod.at(&["spec", "serviceAccountName"])) else {
             continue;
         };

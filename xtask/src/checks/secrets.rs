@@ -122,7 +122,7 @@ fn used(object: &Object) -> Vec<(Ref<'_>, Option<Ref<'_>>, bool)> {
 }
 
 fn missing(world: &World, findings: &mut Vec<Finding>) {
-    for (app, object) in world.objects() {
+    for (app, object) in world.closed() {
         let targets: Vec<&str> = world.beside(app, object, "ExternalSecret").map(target).collect();
         // Where no ExternalSecret is at work, Secrets come by another way.
         for (name, _, optional) in used(object).into_iter().filter(|_| !targets.is_empty()) {
@@ -216,7 +216,7 @@ fn template(world: &World, findings: &mut Vec<Finding>) {
 }
 
 fn unused(world: &World, findings: &mut Vec<Finding>) {
-    for (app, secret) in world.objects().filter(|(_, object)| object.kind == "ExternalSecret") {
+    for (app, secret) in world.closed().filter(|(_, object)| object.kind == "ExternalSecret") {
         let name = target(secret);
         let mut used = false;
         for (other, object) in world.objects() {

@@ -53,6 +53,8 @@ pub(crate) struct App {
     /// The folder in this repository, if that is where it comes from.
     pub(crate) path: Option<String>,
     pub(crate) objects: Vec<Object>,
+    /// Everything it deploys is among its objects: nothing comes from a chart, from elsewhere or from a broken folder.
+    pub(crate) is_whole: bool,
 }
 
 /// One rendered object.
@@ -213,15 +215,18 @@ impl World {
         let name = text(&["metadata", "name"]);
         let server = text(&["spec", "destination", "server"]);
         let server = if server.is_empty() { text(&["spec", "destination", "name"]) } else { server };
+        // ArgoCD's own name for the cluster it runs in.
+        let server = if server == "in-cluster" { "https://kubernetes.default.svc".to_owned() } else { server };
         let cluster = self.repo.config.clusters.iter().find(|cluster| cluster.server == server);
         let cluster = cluster.map_or(server, |cluster| cluster.name.clone());
         let namespace = text(&["spec", "destination", "namespace"]);
+        let known = self.not_checked.len();
         let path = self.own_path(&name, &node);
+        let file = file.clone();
         let mut app =
-            App { name, file: file.clone(), node, cluster, namespace, path: path.clone(), objects: Vec::new() };
-        if let Some(path) = path {
-            self.fill(&mut app, &path);
-        }
+            App { name, file, node, cluster, namespace, path: path.clone(), objects: Vec::new(), is_whole: true };
+        let rendered = path.is_some_and(|path| self.fill(&mut app, &path));
+        app.is_whole = rendered && self.not_checked.len() == known;
         self.apps.push(app);
     }
 
@@ -262,7 +267,8 @@ impl World {
         urls.into_iter().max_by_key(|&(_, count)| count).is_none_or(|(most, _)| most == url)
     }
 
-    fn fill(&mut self, app: &mut App, path: &str) {
+    /// Reads what `path` rendered to, if it did.
+    fn fill(&mut self, app: &mut App, path: &str) -> bool {
         let spec = app.node.get("spec");
         let place = spec.and_then(|spec| spec.path(&["source", "path"])).unwrap_or(&app.node).place(&app.file);
         match self.facts.rendered.get(path) {
@@ -270,16 +276,37 @@ impl World {
                 let rendered = Source::new(&format!("{path} (rendered)"), text);
                 let documents = match yaml::parse(&rendered) {
                     Ok(documents) => documents,
-                    Err(finding) => return self.findings.push(*finding),
+                    Err(finding) => {
+                        self.findings.push(*finding);
+                        return false;
+                    }
                 };
                 let origins = self.origins(path);
                 let fallback = self.repo.kustomization(path).map_or(place, |k| k.source.place(0, 0));
                 app.objects.extend(objects(documents, &rendered, &origins, (&fallback, &app.namespace)));
+                return true;
             }
             Some(Rendered::Failed(finding)) => self.findings.push((**finding).clone()),
             Some(Rendered::NotChecked(why)) => self.not_checked.push(format!("{}: {why}", app.name)),
             None => {}
         }
+        false
+    }
+
+    /// Is everything known that Applications deploy to a namespace? Only then an absence means something.
+    pub(crate) fn knows_all_of(&self, cluster: &str, namespace: &str) -> bool {
+        let there = |app: &&App| app.cluster == cluster && (app.namespace == namespace || app.namespace.is_empty());
+        self.apps.iter().filter(there).all(|app| app.is_whole)
+    }
+
+    /// Is everything known that Applications deploy anywhere?
+    pub(crate) fn knows_all(&self) -> bool {
+        self.apps.iter().all(|app| app.is_whole)
+    }
+
+    /// The objects of namespaces of which everything is known.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = (&App, &Object)> {
+        self.objects().filter(|(app, object)| self.knows_all_of(&app.cluster, &object.namespace))
     }
 
     /// The documents that a folder's objects are written as.
