@@ -65,6 +65,27 @@ pub(crate) struct Cluster {
     pub(crate) name: String,
     pub(crate) server: String,
     pub(crate) architecture: Architecture,
+    /// What kubectl calls it; without one no command asks this cluster anything.
+    #[allow(dead_code, reason = "the commands that ask clusters come next")]
+    pub(crate) context: Option<KubeContext>,
+}
+
+/// The name of a context in a kubeconfig. Only what the repository names is ever used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KubeContext(String);
+
+impl FromStr for KubeContext {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        plain(text).map(|()| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for KubeContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// The whole file, valid.
@@ -137,6 +158,7 @@ impl Default for RawForge {
 struct RawCluster {
     server: String,
     architecture: Architecture,
+    context: Option<String>,
 }
 
 impl Config {
@@ -163,7 +185,11 @@ impl Config {
         }
         let url = raw.forge.url.map(|url| url.parse().map_err(|why| bad(&url, why))).transpose()?;
         let RawForge { repository, remote, branch, workflow, .. } = raw.forge;
-        let clusters = raw.clusters.into_iter();
+        let mut clusters = Vec::new();
+        for (name, RawCluster { server, architecture, context }) in raw.clusters {
+            let context = context.map(|text| text.parse().map_err(|why| bad(&text, format!("context: {why}"))));
+            clusters.push(Cluster { name, server, architecture, context: context.transpose()? });
+        }
         let waivers = raw.waivers.iter().map(|raw| {
             let span = raw.rule.span();
             Waiver::of_path(raw.rule.get_ref(), &raw.path, &raw.reason, source.place(span.start, span.end))
@@ -172,9 +198,7 @@ impl Config {
         Ok(Self {
             home,
             forge: Forge { url, repository, remote, branch, workflow },
-            clusters: clusters
-                .map(|(name, RawCluster { server, architecture })| Cluster { name, server, architecture })
-                .collect(),
+            clusters,
             waivers,
             elsewhere: raw.tailnet.elsewhere,
         })
@@ -201,6 +225,7 @@ mod tests {
             ("[forge]\n\nurl = 'ftp://x'\n", 3),
             ("[clusters.a]\nserver = 'x'\narchitecture = 'mips'\n", 3),
             ("[forge]\nremote = '--upload-pack=x'\n", 2),
+            ("[clusters.a]\nserver = 'x'\narchitecture = 'amd64'\ncontext = '--token=x'\n", 4),
         ] {
             let finding = Config::parse(Some(&Source::new(PATH, text))).unwrap_err();
             assert_eq!(finding.place.unwrap().line_column().0, line, "{text}");

@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod catalog;
 pub(crate) mod docker_registry;
 pub(crate) mod git;
+pub(crate) mod kubectl;
 pub(crate) mod kustomize;
 pub(crate) mod nix;
 pub(crate) mod own;
