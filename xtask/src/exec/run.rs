@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use super::redact::Redactor;
 use super::{env, signal};
 use crate::model::failure::Failure;
-use crate::tools::{Invocation, catalog};
+use crate::tools::{Invocation, Says, catalog};
 
 /// How long a child may take to end after SIGTERM, and its pipes to close after it.
 const GRACE: Duration = Duration::from_millis(700);
@@ -79,7 +79,7 @@ impl System {
             command: Some(self.redactor.clean(&invocation.to_string())),
             ..Failure::refused(format!("{what}: {} {status}", invocation.program))
         }
-        .tail(tail(text))
+        .tail(if invocation.says == Says::Secrets { Vec::new() } else { tail(text) })
     }
 
     /// Runs to the end, handing every line of stderr to `on_line` as it comes.
@@ -100,7 +100,8 @@ impl System {
         let (sender, lines) = channel();
         read_lines(stdout.0, sender.clone(), Line::Out);
         read_lines(stderr.0, sender, Line::Err);
-        let mut collected = Collected { system: self, on_line, stdout: String::new(), stderr: String::new() };
+        let mut collected =
+            Collected { system: self, says: invocation.says, on_line, stdout: String::new(), stderr: String::new() };
         let end = collected.until_done(&handle, &lines, invocation.limit);
         if end.is_err() {
             stop(&handle, &group);
@@ -120,7 +121,7 @@ impl System {
                     invocation.program
                 ));
                 Err(Failure { command: Some(self.redactor.clean(&invocation.to_string())), ..failure }
-                    .tail(tail(&stderr))
+                    .tail(if invocation.says == Says::Secrets { Vec::new() } else { tail(&stderr) })
                     .into())
             }
             Err(End::Lost(error)) => {
@@ -191,6 +192,7 @@ enum End {
 
 struct Collected<'a> {
     system: &'a System,
+    says: Says,
     on_line: &'a mut dyn FnMut(&str),
     stdout: String,
     stderr: String,
@@ -236,7 +238,7 @@ impl Collected<'_> {
             Line::Out(text) => self.stdout.push_str(&text),
             Line::Err(text) => {
                 let clean = self.system.redactor.clean(text.trim_end());
-                if self.system.verbosity > 1 {
+                if self.system.verbosity > 1 && self.says == Says::Openly {
                     anstream::eprintln!("\x1b[2m| {clean}\x1b[0m");
                 }
                 (self.on_line)(&clean);

@@ -7,8 +7,10 @@ pub(crate) mod git;
 pub(crate) mod kubectl;
 pub(crate) mod kustomize;
 pub(crate) mod nix;
+pub(crate) mod op;
 pub(crate) mod own;
 pub(crate) mod skopeo;
+pub(crate) mod ssh;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -30,6 +32,16 @@ pub(crate) struct Invocation {
     pub(crate) private_args: Vec<String>,
     pub(crate) folder: Option<PathBuf>,
     pub(crate) limit: Duration,
+    pub(crate) says: Says,
+}
+
+/// What a program's output may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// Shown where it helps.
+    Openly,
+    /// Secrets: read by us, shown to nobody.
+    Secrets,
 }
 
 impl Invocation {
@@ -44,11 +56,17 @@ impl Invocation {
             private_args: Vec::new(),
             folder: None,
             limit: QUERY,
+            says: Says::Openly,
         }
     }
 
     pub(crate) fn limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
+    }
+
+    /// Nothing of its output is shown, not even when it fails.
+    pub(crate) fn hidden(self) -> Self {
+        Self { says: Says::Secrets, ..self }
     }
 
     pub(crate) fn env(mut self, pairs: &[(&'static str, &'static str)]) -> Self {
