@@ -12,6 +12,8 @@ pub struct Mistake {
     pub path: Vec<String>,
     /// A fragment in lower case.
     pub what: String,
+    /// The last key itself is wrong, not what stands behind it.
+    pub is_key: bool,
 }
 
 /// Into a kind's type and back.
@@ -21,6 +23,7 @@ pub type Decode = fn(Value) -> Result<Value, Mistake>;
 pub fn decoder(version: &str, kind: &str) -> Option<Decode> {
     Some(match (version, kind) {
         ("v1", "ConfigMap") => decode::<api::core::v1::ConfigMap>,
+        ("v1", "Endpoints") => decode::<api::core::v1::Endpoints>,
         ("v1", "LimitRange") => decode::<api::core::v1::LimitRange>,
         ("v1", "Namespace") => decode::<api::core::v1::Namespace>,
         ("v1", "PersistentVolume") => decode::<api::core::v1::PersistentVolume>,
@@ -37,14 +40,19 @@ pub fn decoder(version: &str, kind: &str) -> Option<Decode> {
         ("autoscaling/v2", "HorizontalPodAutoscaler") => decode::<api::autoscaling::v2::HorizontalPodAutoscaler>,
         ("batch/v1", "CronJob") => decode::<api::batch::v1::CronJob>,
         ("batch/v1", "Job") => decode::<api::batch::v1::Job>,
+        ("coordination.k8s.io/v1", "Lease") => decode::<api::coordination::v1::Lease>,
+        ("discovery.k8s.io/v1", "EndpointSlice") => decode::<api::discovery::v1::EndpointSlice>,
         ("networking.k8s.io/v1", "Ingress") => decode::<api::networking::v1::Ingress>,
         ("networking.k8s.io/v1", "IngressClass") => decode::<api::networking::v1::IngressClass>,
         ("networking.k8s.io/v1", "NetworkPolicy") => decode::<api::networking::v1::NetworkPolicy>,
+        ("node.k8s.io/v1", "RuntimeClass") => decode::<api::node::v1::RuntimeClass>,
         ("policy/v1", "PodDisruptionBudget") => decode::<api::policy::v1::PodDisruptionBudget>,
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => decode::<api::rbac::v1::ClusterRole>,
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => decode::<api::rbac::v1::ClusterRoleBinding>,
         ("rbac.authorization.k8s.io/v1", "Role") => decode::<api::rbac::v1::Role>,
         ("rbac.authorization.k8s.io/v1", "RoleBinding") => decode::<api::rbac::v1::RoleBinding>,
+        ("scheduling.k8s.io/v1", "PriorityClass") => decode::<api::scheduling::v1::PriorityClass>,
+        ("storage.k8s.io/v1", "CSIDriver") => decode::<api::storage::v1::CSIDriver>,
         ("storage.k8s.io/v1", "StorageClass") => decode::<api::storage::v1::StorageClass>,
         _ => return None,
     })
@@ -54,7 +62,7 @@ pub fn decoder(version: &str, kind: &str) -> Option<Decode> {
 fn decode<T: DeserializeOwned + Serialize>(value: Value) -> Result<Value, Mistake> {
     let typed: T = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().iter().map(|segment| segment.to_string().trim_matches(['[', ']']).to_owned()).collect();
-        Mistake { path, what: error.into_inner().to_string() }
+        Mistake { path, what: error.into_inner().to_string(), is_key: false }
     })?;
-    serde_json::to_value(typed).map_err(|error| Mistake { path: Vec::new(), what: error.to_string() })
+    serde_json::to_value(typed).map_err(|error| Mistake { path: Vec::new(), what: error.to_string(), is_key: false })
 }

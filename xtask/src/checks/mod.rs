@@ -1,6 +1,7 @@
 //! Rules: pure functions from values to findings.
 
 pub(crate) mod applications;
+pub(crate) mod custom;
 pub(crate) mod databases;
 pub(crate) mod docs;
 pub(crate) mod hosts;

@@ -4,8 +4,11 @@ use kinds::{Mistake, decoder};
 use serde_json::Value;
 
 use super::Rule;
+use super::custom::{self, Schemas};
 use crate::model::finding::Finding;
+use crate::model::source::{Place, Source};
 use crate::model::world::{Object, Ref, World};
+use crate::model::yaml::{self, Node};
 
 /// The rules of this family.
 pub(crate) const RULES: &[Rule] = &[Rule {
@@ -19,9 +22,10 @@ pub(crate) const RULES: &[Rule] = &[Rule {
 /// The kinds without a schema, each with the number of its objects.
 pub(crate) fn unknown_kinds(world: &World) -> Vec<(String, usize)> {
     let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    let schemas = Schemas::of(world);
     for (_, object) in world.objects() {
         let version = object.at(&["apiVersion"]).and_then(Ref::text).unwrap_or_default();
-        if decoder(version, &object.kind).is_none() {
+        if decoder(version, &object.kind).is_none() && !schemas.has(version, &object.kind) {
             *counts.entry(format!("{} of {version}", object.kind)).or_default() += 1;
         }
     }
@@ -29,32 +33,75 @@ pub(crate) fn unknown_kinds(world: &World) -> Vec<(String, usize)> {
 }
 
 fn schema(world: &World, findings: &mut Vec<Finding>) {
+    let schemas = Schemas::of(world);
     for (_, object) in world.objects() {
         let version = object.at(&["apiVersion"]).and_then(Ref::text).unwrap_or_default();
-        let Some(decode) = decoder(version, &object.kind) else { continue };
-        let mut value = object.typed();
-        quantities(&mut value);
         let mut mistakes = Vec::new();
-        match decode(value.clone()) {
-            Ok(back) => compare(&value, &back, &mut Vec::new(), &mut mistakes),
-            Err(mistake) => mistakes.push(mistake),
+        if let Some(decode) = decoder(version, &object.kind) {
+            let mut value = object.typed();
+            quantities(&mut value);
+            match decode(value.clone()) {
+                Ok(back) => compare(&value, &back, &mut Vec::new(), &mut mistakes),
+                Err(mistake) => mistakes.push(mistake),
+            }
+        } else if let Some(schema) = schemas.get(version, &object.kind) {
+            mistakes = custom::decode(&schema, &object.typed());
         }
         findings.extend(mistakes.into_iter().map(|mistake| finding(object, &mistake)));
     }
+    written(world, &schemas, findings);
+}
+
+/// What nothing renders: Applications that nothing deploys, and the kustomizations themselves.
+fn written(world: &World, schemas: &Schemas, findings: &mut Vec<Finding>) {
+    let is_rendered =
+        |name: &str| world.objects().any(|(_, object)| object.kind == "Application" && object.name == name);
+    let version = |node: &Node| node.get("apiVersion").and_then(Node::text).unwrap_or_default().to_owned();
+    let apps = world.apps.iter().filter(|app| !is_rendered(&app.name));
+    let apps = apps.filter_map(|app| {
+        let schema = schemas.get(&version(&app.node), "Application")?;
+        Some((&app.file, app.node.clone(), schema, format!("Application {}", app.name)))
+    });
+    let kustomizations = world.repo.kustomizations.iter().filter_map(|kustomization| {
+        let node = yaml::parse(&kustomization.source).ok()?.into_iter().next()?;
+        let schema = schemas.get("kustomize.config.k8s.io/v1beta1", "Kustomization")?;
+        Some((&kustomization.source, node, schema, "Kustomization".to_owned()))
+    });
+    for (file, node, schema, name) in apps.chain(kustomizations) {
+        for mistake in custom::decode(&schema, &node.typed(file)) {
+            let message = format!("{name}: {}: {}", mistake.path.join("."), mistake.what);
+            findings.push(Finding::error("object-schema", message).at(place(file, &node, &mistake)));
+        }
+    }
+}
+
+/// Where a mistake is written in a document.
+fn place(file: &Source, node: &Node, mistake: &Mistake) -> Place {
+    let mut at = node;
+    for (depth, step) in mistake.path.iter().enumerate() {
+        if let Some((key, _)) = at.entry(step).filter(|_| mistake.is_key && depth + 1 == mistake.path.len()) {
+            return key.place(file);
+        }
+        let position = step.parse::<usize>().ok();
+        let Some(next) = at.get(step).or(position.and_then(|position| at.items().get(position))) else { break };
+        at = next;
+    }
+    file.first_line(at.start, at.end)
 }
 
 fn finding(object: &Object, mistake: &Mistake) -> Finding {
+    let path = mistake.path.join(".");
+    let finding = Finding::error("object-schema", format!("{} {}: {path}: {}", object.kind, object.name, mistake.what));
     let mut at = object.root();
-    for step in &mistake.path {
-        let next = match step.parse::<usize>() {
-            Ok(position) => at.items().get(position).copied(),
-            Err(_) => at.get(step),
-        };
-        let Some(next) = next else { break };
+    for (depth, step) in mistake.path.iter().enumerate() {
+        if mistake.is_key && depth + 1 == mistake.path.len() {
+            return finding.at(at.key_place(step));
+        }
+        let position = step.parse::<usize>().ok();
+        let Some(next) = at.get(step).or_else(|| at.items().get(position?).copied()) else { break };
         at = next;
     }
-    let path = mistake.path.join(".");
-    Finding::error("object-schema", format!("{} {}: {path}: {}", object.kind, object.name, mistake.what)).at(at.place())
+    finding.at(at.place())
 }
 
 /// The API server takes numbers where it wants quantities.
@@ -92,12 +139,16 @@ fn compare(given: &Value, back: &Value, path: &mut Vec<String>, mistakes: &mut V
                 path.push(key.clone());
                 match back.get(key) {
                     Some(other) => compare(value, other, path, mistakes),
-                    None => mistakes.push(Mistake { path: path.clone(), what: "there is no such field".to_owned() }),
+                    None => mistakes.push(Mistake {
+                        path: path.clone(),
+                        what: "there is no such field".to_owned(),
+                        is_key: true,
+                    }),
                 }
                 path.pop();
             }
             for key in back.keys().filter(|key| !given.contains_key(*key) && !DEFAULTED.contains(&key.as_str())) {
-                mistakes.push(Mistake { path: path.clone(), what: format!("{key} is missing") });
+                mistakes.push(Mistake { path: path.clone(), what: format!("{key} is missing"), is_key: false });
             }
         }
         (Value::Array(given), Value::Array(back)) => {

@@ -26,6 +26,13 @@ impl Source {
         Place { source: self.clone(), start, end: end.max(start) }
     }
 
+    /// The place of the bytes from `start` to `end`, of several lines the first.
+    pub(crate) fn first_line(&self, start: usize, end: usize) -> Place {
+        let written = &self.text[start..end.clamp(start, self.text.len())];
+        let first = written.lines().next().map_or(0, |line| line.trim_end().len());
+        self.place(start, start + first)
+    }
+
     /// The place of the first line that contains `needle`, or of the file's start.
     pub(crate) fn find(&self, needle: &str) -> Place {
         let start = self.text.find(needle);

@@ -186,9 +186,21 @@ impl<'a> Ref<'a> {
         let Some(((source, _), node)) = self.object.origin.as_ref().zip(self.written.or(self.near)) else {
             return self.object.fallback.clone();
         };
-        let written = &source.text[node.start..node.end.min(source.text.len())];
-        let first = written.lines().next().map_or(0, |line| line.trim_end().len());
-        source.place(node.start, node.start + first)
+        source.first_line(node.start, node.end)
+    }
+
+    /// Where the key of one of its entries is written, or what encloses it there.
+    pub(crate) fn key_place(self, key: &str) -> Place {
+        let origin = self.object.origin.as_ref().map(|(source, _)| source);
+        match origin.zip(self.written.and_then(|written| written.entry(key))) {
+            Some((source, (key, _))) => key.place(source),
+            None => self.get(key).unwrap_or(self).place(),
+        }
+    }
+
+    /// Its value, for who wants types.
+    pub(crate) fn typed(self) -> serde_json::Value {
+        self.node.typed(&self.object.rendered)
     }
 }
 
