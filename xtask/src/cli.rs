@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    Context, build, check, containers, diff, doctor, explain, graph, pin, publish, refs, rehearse, release, render,
-    setup,
+    Context, build, check, containers, diff, doctor, explain, graph, pin, provision, publish, refs, rehearse, release,
+    render, setup,
 };
 use crate::report::{Format, Outcome};
 
@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Refs(refs::Args),
     Diff(diff::Args),
     Graph(graph::Args),
+    Provision(provision::Args),
 }
 
 impl Command {
@@ -65,6 +66,7 @@ impl Command {
             Self::Refs(args) => refs::run(cx, args),
             Self::Diff(args) => diff::run(cx, args),
             Self::Graph(args) => graph::run(cx, args),
+            Self::Provision(args) => provision::run(cx, args),
         }
     }
 }

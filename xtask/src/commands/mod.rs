@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod pin;
+pub(crate) mod provision;
 pub(crate) mod publish;
 pub(crate) mod refs;
 pub(crate) mod rehearse;

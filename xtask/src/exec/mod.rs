@@ -9,4 +9,5 @@ pub(crate) mod redact;
 pub(crate) mod run;
 pub(crate) mod service;
 pub(crate) mod signal;
+pub(crate) mod terminal;
 pub(crate) mod workspace;

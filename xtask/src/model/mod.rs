@@ -1,5 +1,6 @@
 //! What the repository says, typed. Pure: text in, values and findings out.
 
+pub(crate) mod ansible;
 pub(crate) mod config;
 pub(crate) mod difference;
 pub(crate) mod digest;

@@ -94,6 +94,14 @@ impl Stage<'_> {
         text.clone_into(&mut self.said);
     }
 
+    /// A line of talk that stays, above what is going on.
+    pub(crate) fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.reporter.say(text)),
+            None => self.reporter.say(text),
+        }
+    }
+
     pub(crate) fn done(self, text: &str) {
         self.end("\x1b[32m✓\x1b[0m", text);
     }

@@ -249,6 +249,17 @@ pub(crate) const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "ansible-playbook",
+        minimum: &[2, 14],
+        reason: "the callback's events",
+        version: "--version",
+        needed_by: &["provision", "tests"],
+        debian: Packages("ansible-core openssh-client"),
+        nixos: "ansible",
+        macos: "ansible",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "dumb-init",
         minimum: &[1, 2],
         reason: "process 1 of the authentik image",

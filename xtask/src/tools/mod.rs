@@ -1,5 +1,6 @@
 //! One file per external program: its command lines and its output. Nothing here runs anything.
 
+pub(crate) mod ansible;
 pub(crate) mod archive;
 pub(crate) mod catalog;
 pub(crate) mod docker_registry;
@@ -70,6 +71,7 @@ impl Invocation {
     }
 
     pub(crate) fn env(mut self, pairs: &[(&'static str, &'static str)]) -> Self {
+        self.quiet_env.retain(|(name, _)| !pairs.iter().any(|(new, _)| new == name));
         self.quiet_env.extend_from_slice(pairs);
         self
     }

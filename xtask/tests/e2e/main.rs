@@ -7,6 +7,7 @@ mod around;
 mod checks;
 mod dry_run;
 mod interruptions;
+mod provision;
 mod refusals;
 mod rehearsal;
 mod releases;

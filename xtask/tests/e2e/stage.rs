@@ -239,6 +239,14 @@ impl Stage {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
 
+    /// Puts a stand-in of a program that this machine does not need to have first on the shadowed PATH.
+    pub(crate) fn program(&self, name: &str, script: &str) {
+        let path = self.path("shadow").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
     /// PATH with the shadows first.
     pub(crate) fn shadowed_path(&self) -> String {
         format!("{}:{}", self.path("shadow").display(), std::env::var("PATH").unwrap())
