@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Rule;
 use crate::model::finding::Finding;
+use crate::model::fix;
 use crate::model::source::Source;
 use crate::model::world::{App, Ref, World, is_yaml};
 use crate::model::yaml::Node;
@@ -105,7 +106,8 @@ fn revision(world: &World, findings: &mut Vec<Finding>) {
         let Some(revision) = app.node.path(&keys).and_then(Node::text) else { continue };
         if revision != main && revision != "HEAD" && revision != "master" {
             let message = format!("{} follows {revision}, not {main}", app.name);
-            findings.push(Finding::error("app-revision", message).at(at(app, &keys)));
+            let fix = app.node.path(&keys).and_then(|node| fix::scalar(&app.file, node, main));
+            findings.push(Finding::error("app-revision", message).at(at(app, &keys)).fixed_by(fix));
         }
     }
 }
@@ -169,7 +171,8 @@ fn complete(world: &World, findings: &mut Vec<Finding>) {
             if is_manifest && !kustomization.names.iter().any(is_listed) {
                 let message = format!("{name} is in no list of {}", kustomization.source.path);
                 let finding = Finding::error("kustomization-complete", message).at(file.place(0, 0));
-                findings.push(finding.also(kustomization.source.find("resources:"), "the list"));
+                let finding = finding.also(kustomization.source.find("resources:"), "the list");
+                findings.push(finding.fixed_by(fix::added_to_list(&kustomization.source, "resources", name)));
             }
         }
     }

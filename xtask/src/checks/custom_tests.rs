@@ -113,7 +113,7 @@ fn the_schemas_are_those_of_the_definitions() {
     for text in definitions {
         let source = Source::new("definition", &text);
         for node in yaml::parse(&source).unwrap() {
-            written += write(&node.typed(&source));
+            written += write(&node.typed());
         }
     }
     assert_eq!(written, BUNDLED.len());

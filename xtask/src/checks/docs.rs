@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rule;
 use crate::model::finding::Finding;
+use crate::model::fix::Edit;
 use crate::model::source::{Place, Source};
 use crate::model::world::World;
 
@@ -215,8 +216,9 @@ fn card(world: &World, findings: &mut Vec<Finding>) {
         for (key, actual) in [("Namespace", &app.namespace), ("Cluster", &app.cluster)] {
             if let Some((value, place)) = row(file, key).filter(|(value, _)| !value.starts_with(actual.as_str())) {
                 let written = app.node.path(&["spec", "destination"]).map(|node| node.place(&app.file));
-                let finding =
-                    Finding::error("doc-card", format!("{} is deployed to {actual}, not {value}", app.name)).at(place);
+                let fix = Edit::rename(&place, value, actual);
+                let message = format!("{} is deployed to {actual}, not {value}", app.name);
+                let finding = Finding::error("doc-card", message).at(place).fixed_by(fix);
                 findings.push(match written {
                     Some(written) => finding.also(app.file.place(written.start, written.start), "deployed by"),
                     None => finding,

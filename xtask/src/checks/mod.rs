@@ -10,6 +10,7 @@ pub(crate) mod images;
 pub(crate) mod monitoring;
 pub(crate) mod network;
 pub(crate) mod objects;
+pub(crate) mod published;
 pub(crate) mod release;
 pub(crate) mod schema;
 pub(crate) mod secrets;
@@ -19,7 +20,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::model::finding::{Finding, Severity};
-use crate::model::waiver::Waiver;
+use crate::model::waiver::{self, Waiver};
 use crate::model::world::World;
 
 /// One rule of the repository.
@@ -39,6 +40,7 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
     [
         schema::RULES,
         images::RULES,
+        published::RULES,
         objects::RULES,
         applications::RULES,
         secrets::RULES,
@@ -50,6 +52,23 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// What is found before any rule runs: code, what it says, what happens.
+pub(crate) const OTHERS: &[(&str, &str, &str)] = &[
+    ("yaml-syntax", "A file that says it is YAML is YAML.", "Nothing in it can be read, here or by what it is for."),
+    ("app-render", "What an Application deploys renders.", "ArgoCD reports a comparison error and deploys nothing."),
+    ("kustomization-image-name", "An entry of images has a name.", "kustomize changes no image by it."),
+    ("tool-missing", "Every program that is needed is installed.", "What it would have told is not checked."),
+    ("registry-silent", "With --online: the registry answers.", "Whether the pinned images exist is not known."),
+    ("waiver-reason", "A waiver says why.", "Nobody knows when it may go."),
+    ("waiver-unused", "A waiver waives something.", "It hides the next finding of its rule, which is a new one."),
+];
+
+/// What a code stands for, and what happens where it does not hold.
+pub(crate) fn meaning(code: &str) -> Option<(&'static str, &'static str)> {
+    let rule = rules().find(|rule| rule.code == code).map(|rule| (rule.about, rule.why));
+    rule.or_else(|| OTHERS.iter().find(|(other, ..)| *other == code).map(|&(_, about, why)| (about, why)))
 }
 
 /// What a check comes to.
@@ -88,8 +107,8 @@ pub(crate) fn run(world: &World, wanted: impl Fn(&Rule) -> bool) -> Checked {
                 Finding::error("waiver-reason", format!("{code} is waived without a reason")).at(waiver.place.clone()),
             );
         } else if !used && (ran.contains(code) || !rules().any(|rule| rule.code == code)) {
-            findings
-                .push(Finding::error("waiver-unused", format!("nothing here breaks {code}")).at(waiver.place.clone()));
+            let finding = Finding::error("waiver-unused", format!("nothing here breaks {code}"));
+            findings.push(finding.at(waiver.place.clone()).fixed_by(waiver::removal(waiver)));
         }
     }
     sort(&mut findings);

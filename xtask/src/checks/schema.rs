@@ -68,7 +68,7 @@ fn written(world: &World, schemas: &Schemas, findings: &mut Vec<Finding>) {
         Some((&kustomization.source, node, schema, "Kustomization".to_owned()))
     });
     for (file, node, schema, name) in apps.chain(kustomizations) {
-        for mistake in custom::decode(&schema, &node.typed(file)) {
+        for mistake in custom::decode(&schema, &node.typed()) {
             let message = format!("{name}: {}: {}", mistake.path.join("."), mistake.what);
             findings.push(Finding::error("object-schema", message).at(place(file, &node, &mistake)));
         }

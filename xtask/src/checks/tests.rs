@@ -48,7 +48,9 @@ fn world(files: &BTreeMap<String, String>) -> World {
     let folders = files.keys().filter_map(|path| path.strip_suffix("/kustomization.yaml"));
     let rendered = folders.map(|folder| (folder.to_owned(), Rendered::Text(render(folder, files)))).collect();
     let tags = ["web-v1.0.0", "web-v0.9.0"].map(|tag| tag.parse().unwrap()).into_iter().collect();
-    let facts = Facts { paths: files.keys().cloned().collect(), tags: Some(tags), rendered };
+    let pin = ("blumeops/web".to_owned(), "v1.0.0-nix".to_owned());
+    let published = BTreeMap::from([(pin, Some(crate::model::digest::Digest::of(b"web")))]);
+    let facts = Facts { paths: files.keys().cloned().collect(), tags: Some(tags), rendered, published };
     World::new(Repo::load(sources).unwrap(), facts)
 }
 

@@ -1,14 +1,19 @@
 //! The whole repository as one program: does it agree with itself?
 
-use std::collections::BTreeSet;
+mod online;
+mod repair;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::{Context, diff, render};
 use crate::checks::{self, Checked, Rule};
+use crate::exec::{env, fs};
 use crate::model::failure::Failure;
 use crate::model::finding::{Finding, Severity};
+use crate::model::fix;
 use crate::model::repo::Repo;
 use crate::model::tag::GitTag;
 use crate::model::world::{Facts, World, is_yaml};
@@ -18,7 +23,7 @@ use crate::tools::{catalog, git};
 /// Check that the repository agrees with itself, from images to documentation
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cargo xtask check\n  cargo xtask check authentik\n  cargo xtask check service-port docs/\n  cargo xtask check --since origin/main\n  cargo xtask check --format sarif > check.sarif"
+    after_help = "Examples:\n  cargo xtask check\n  cargo xtask check authentik\n  cargo xtask check service-port docs/\n  cargo xtask check --since origin/main\n  cargo xtask check --fix --dry-run\n  cargo xtask check --online\n  cargo xtask check --format sarif > check.sarif"
 )]
 pub(crate) struct Args {
     /// Only these rules, Applications or paths
@@ -27,10 +32,43 @@ pub(crate) struct Args {
     /// Only what has come since this commit
     #[arg(long, value_name = "REV")]
     pub(crate) since: Option<String>,
+    /// Repair what needs no judgement, show what was changed, and check again
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// Show what --fix would change, as a diff that git apply takes
+    #[arg(long, requires = "fix")]
+    pub(crate) dry_run: bool,
+    /// Ask the registry for the images that are pinned
+    #[arg(long)]
+    pub(crate) online: bool,
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
-    let world = world(cx)?;
+    let examined = examine(cx, args)?;
+    let repairs = if args.fix { fix::repairs(&examined.checked.findings) } else { Vec::new() };
+    if args.dry_run {
+        return Ok(repair::shown(&examined.checked.findings, &repairs));
+    }
+    let repaired = repair::apply(cx, &repairs)?;
+    if repaired.is_empty() {
+        return outcome(cx, &examined, &repaired);
+    }
+    let again = cx.at(cx.system.root.clone())?;
+    outcome(cx, &examine(&again, args)?, &repaired)
+}
+
+/// A world and what the rules say of it.
+struct Examined {
+    world: World,
+    checked: Checked,
+    objects: usize,
+}
+
+fn examine(cx: &Context, args: &Args) -> Result<Examined> {
+    let mut world = world(cx)?;
+    if args.online {
+        online::ask(cx, &mut world)?;
+    }
     let (rules, places) = split(&world, &args.only)?;
     let wanted = |rule: &Rule| rules.is_empty() || rules.contains(rule.code);
     let mut checked = checks::run(&world, wanted);
@@ -46,7 +84,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     if objects == 0 && world.repo.containers.is_empty() && world.repo.files.is_empty() {
         return Err(Failure::refused("nothing was examined: there is nothing here that a rule looks at").into());
     }
-    Ok(outcome(cx, &world, &checked, objects))
+    Ok(Examined { world, checked, objects })
 }
 
 /// What a finding is, wherever in its file it has moved to.
@@ -57,15 +95,19 @@ fn identity(finding: &Finding) -> (&'static str, Option<String>, String) {
 
 /// The repository with all that has to be asked for.
 pub(crate) fn world(cx: &Context) -> Result<World> {
-    world_with(cx, tags(cx))
+    world_with(cx, || tags(cx))
 }
 
 /// As [`world`], where the release tags are those of another checkout.
-pub(crate) fn world_with(cx: &Context, tags: Option<BTreeSet<GitTag>>) -> Result<World> {
+pub(crate) fn world_with(cx: &Context, tags: impl FnOnce() -> Option<BTreeSet<GitTag>> + Send) -> Result<World> {
     let repo = cx.repo.clone();
-    let paths = paths(cx, &repo);
+    let (paths, tags, rendered) = std::thread::scope(|scope| {
+        let (paths, tags) = (scope.spawn(|| paths(cx, &repo)), scope.spawn(tags));
+        let rendered = render::render(cx, &render::folders(cx));
+        (paths.join().unwrap_or_default(), tags.join().unwrap_or_default(), rendered)
+    });
     let unread = unread(&paths, &repo);
-    let facts = Facts { paths, tags, rendered: render::render(cx, &render::folders(cx))? };
+    let facts = Facts { paths, tags, rendered: rendered?, published: BTreeMap::new() };
     let mut world = World::new(repo, facts);
     world.not_checked.extend(unread);
     if !world.repo.kustomizations.is_empty() && render::program().is_none() {
@@ -129,8 +171,7 @@ fn is_in(finding: &Finding, places: &[String]) -> bool {
     places.iter().any(|wanted| path == wanted || path.starts_with(&format!("{wanted}/")))
 }
 
-fn outcome(cx: &Context, world: &World, checked: &Checked, objects: usize) -> Outcome {
-    let Checked { findings: found, rules, waived } = checked;
+fn not_checked(world: &World) -> Vec<String> {
     let mut not_checked = world.not_checked.clone();
     let unknown = checks::schema::unknown_kinds(world);
     not_checked
@@ -140,21 +181,33 @@ fn outcome(cx: &Context, world: &World, checked: &Checked, objects: usize) -> Ou
     }
     not_checked.sort();
     not_checked.dedup();
-    let mut human: String = found.iter().map(|finding| findings::human(finding) + "\n").collect();
-    human.push_str(&format!(
-        "{} files, {objects} objects of {} Applications, {} containers, {rules} rules: {} findings, {waived} waived\n",
+    not_checked
+}
+
+fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Outcome> {
+    let Examined { world, checked: Checked { findings: found, rules, waived }, objects } = examined;
+    let not_checked = not_checked(world);
+    let counts = format!(
+        "{} files, {objects} objects of {} Applications, {} containers, {rules} rules: {} findings, {waived} waived",
         world.repo.files.len(),
         world.apps.len(),
         world.repo.containers.len(),
         found.len()
-    ));
+    );
+    let mut human: String = found.iter().map(|finding| findings::human(finding) + "\n").collect();
+    human.extend([&counts, "\n"]);
     for what in &not_checked {
         human.extend(["not checked: ", what, "\n"]);
+    }
+    if let Some(file) = env::var("GITHUB_STEP_SUMMARY") {
+        let text = cx.report.redactor.clean(&formats::summary(found, &counts, &not_checked));
+        fs::append(file.as_ref(), &text)?;
     }
     let list: Vec<_> = found.iter().map(findings::finding_json).collect();
     let value = json!({
         "findings": list, "files": world.repo.files.len(), "objects": objects, "applications": world.apps.len(),
-        "rules": rules, "waived": waived, "not_checked": not_checked,
+        "containers": world.repo.containers.len(), "rules": rules, "waived": waived, "not_checked": not_checked,
+        "fixed": repaired,
     });
     let environment = found.iter().any(|finding| finding.severity == Severity::Environment);
     let code = if environment { 2 } else { u8::from(!found.is_empty()) };
@@ -164,5 +217,5 @@ fn outcome(cx: &Context, world: &World, checked: &Checked, objects: usize) -> Ou
         Format::Github => Some(formats::github(found)),
         Format::Human | Format::Json => None,
     };
-    Outcome { human, json: value, code, other }
+    Ok(Outcome { human, json: value, code, other })
 }

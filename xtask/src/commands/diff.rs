@@ -45,7 +45,7 @@ pub(crate) fn world_at(cx: &Context, revision: &str) -> Result<World> {
     let archive = workspace.text("tree.tar");
     cx.system.stdout(&git::archive(commit.trim(), &archive), "reading the commit")?;
     unpack(Path::new(&archive), &workspace.path("tree"))?;
-    check::world_with(&cx.at(workspace.path("tree"))?, check::tags(cx))
+    check::world_with(&cx.at(workspace.path("tree"))?, || check::tags(cx))
 }
 
 fn unpack(archive: &Path, folder: &Path) -> Result<()> {

@@ -26,12 +26,17 @@ pub(crate) fn run(_: &Context, args: &Args) -> Result<Outcome> {
         let values: Vec<_> = checks::rules().map(|rule| json!({"code": rule.code, "about": rule.about})).collect();
         return Ok(Outcome::ok(table(&["RULE", "WHAT HOLDS"], &rows), json!({"rules": values})));
     };
-    let Some(rule) = checks::rules().find(|rule| rule.code == code) else {
+    let Some((about, why)) = checks::meaning(code) else {
         let failure = Failure::environment(format!("there is no rule {code}"));
-        let near = nearest(code, checks::rules().map(|rule| rule.code));
+        let others = checks::OTHERS.iter().map(|(code, ..)| *code);
+        let near = nearest(code, checks::rules().map(|rule| rule.code).chain(others));
         return Err(failure
             .next(near.map_or("cargo xtask explain".to_owned(), |near| format!("did you mean `{near}`?")))
             .into());
+    };
+    let Some(rule) = checks::rules().find(|rule| rule.code == code) else {
+        let human = format!("{code}: {about}\n\nWhy: {why}\n\n{}", waive(code));
+        return Ok(Outcome::ok(human, json!({"code": code, "about": about, "why": why, "breaks": null})));
     };
     let (path, from, to) = rule.breaks;
     let change = match to.split_once("//") {
@@ -40,14 +45,17 @@ pub(crate) fn run(_: &Context, args: &Args) -> Result<Outcome> {
         Some((_, rename)) if rename.starts_with("RENAME ") => format!("{path} renamed to {}", &rename[7..]),
         _ => diff(path, &line(from), &line(to)),
     };
-    let human = format!(
-        "{code}: {}\n\nWhy: {}\n\nThis change breaks it:\n\n{change}\nTo waive it, write at the line or above it, with the reason:\n\n  # waive {code}: <reason>\n\nor in xtask/blumeops.toml:\n\n  [[waivers]]\n  rule = \"{code}\"\n  path = \"<file or folder>\"\n  reason = \"<reason>\"\n",
-        rule.about, rule.why
-    );
+    let human = format!("{code}: {about}\n\nWhy: {why}\n\nThis change breaks it:\n\n{change}\n{}", waive(code));
     Ok(Outcome::ok(
         human,
-        json!({"code": code, "about": rule.about, "why": rule.why, "breaks": {"path": path, "from": from, "to": to}}),
+        json!({"code": code, "about": about, "why": why, "breaks": {"path": path, "from": from, "to": to}}),
     ))
+}
+
+fn waive(code: &str) -> String {
+    format!(
+        "To waive it, write at the line or above it, with the reason:\n\n  # waive {code}: <reason>\n\nor in xtask/blumeops.toml:\n\n  [[waivers]]\n  rule = \"{code}\"\n  path = \"<file or folder>\"\n  reason = \"<reason>\"\n"
+    )
 }
 
 fn line(text: &str) -> String {

@@ -1,7 +1,8 @@
 //! One thing that is wrong, where, and what to do about it.
 
+use super::fix::Edit;
 use super::source::Place;
-use super::suggest::nearest;
+use super::suggest::{nearest, only_near};
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,11 +26,21 @@ pub(crate) struct Finding {
     /// The other end, and what it is.
     pub(crate) other: Option<Box<(Place, &'static str)>>,
     pub(crate) help: Option<String>,
+    /// What would settle it without anybody having to think.
+    pub(crate) fix: Option<Box<Edit>>,
 }
 
 impl Finding {
     pub(crate) fn error(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Error, message: message.into(), place: None, other: None, help: None }
+        Self {
+            code,
+            severity: Severity::Error,
+            message: message.into(),
+            place: None,
+            other: None,
+            help: None,
+            fix: None,
+        }
     }
 
     pub(crate) fn environment(code: &'static str, message: impl Into<String>) -> Self {
@@ -48,12 +59,18 @@ impl Finding {
         Self { other: Some(Box::new((place, what))), ..self }
     }
 
-    /// With the nearest of `names`, where one is near.
+    /// With the nearest of `names`, where one is near; `word` is what the place says now.
     pub(crate) fn did_you_mean<'a>(self, word: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
-        match nearest(word, names) {
-            Some(near) => self.help(format!("did you mean `{near}`?")),
-            None => self,
-        }
+        let names: Vec<&str> = names.into_iter().collect();
+        let Some(near) = nearest(word, names.iter().copied()) else { return self };
+        let only = only_near(word, names).zip(self.place.as_ref());
+        let fix = only.and_then(|(only, place)| Edit::rename(place, word, only));
+        self.fixed_by(fix).help(format!("did you mean `{near}`?"))
+    }
+
+    /// With an edit that settles it, where there is one.
+    pub(crate) fn fixed_by(self, fix: Option<Edit>) -> Self {
+        Self { fix: fix.map(Box::new).or(self.fix), ..self }
     }
 
     pub(crate) fn help(self, help: impl Into<String>) -> Self {

@@ -6,6 +6,7 @@ pub(crate) mod difference;
 pub(crate) mod digest;
 pub(crate) mod failure;
 pub(crate) mod finding;
+pub(crate) mod fix;
 pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod inventory;

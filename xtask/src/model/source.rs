@@ -1,19 +1,36 @@
 //! Files as text, and places in them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use super::yaml::{self, Documents};
 
 /// One file of the repository, read once and shared by everything that points into it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     /// Relative to the root, with `/`.
     pub(crate) path: Arc<str>,
     pub(crate) text: Arc<str>,
+    /// What it is as YAML, for whoever asks first and everybody after.
+    documents: Arc<OnceLock<Documents>>,
 }
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path && self.text == other.text
+    }
+}
+
+impl Eq for Source {}
 
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
-        Self { path: path.into(), text: text.into() }
+        Self { path: path.into(), text: text.into(), documents: Arc::default() }
+    }
+
+    /// Its YAML documents.
+    pub(crate) fn documents(&self) -> &Documents {
+        self.documents.get_or_init(|| yaml::documents(&self.text))
     }
 
     /// The folder the file is in, relative to the root.

@@ -1,6 +1,7 @@
 //! Findings that somebody has decided to live with, and why.
 
 use super::finding::Finding;
+use super::fix::{Edit, whole_line};
 use super::source::{Place, Source};
 
 /// How a waiver in a file starts, after whatever starts a comment there.
@@ -56,10 +57,33 @@ impl Waiver {
     }
 }
 
+/// Takes an unused waiver away: its comment, the line where it is all of it, or its table in the configuration.
+pub(crate) fn removal(waiver: &Waiver) -> Option<Edit> {
+    let (text, place) = (&waiver.place.source.text, &waiver.place);
+    if waiver.lines.is_none() {
+        let start = text[..place.start].rfind("[[waivers]]")?;
+        let end = text[place.end..].find("\n[").map_or(text.len(), |at| place.end + at + 1);
+        // What a comment further down speaks of is not known.
+        let is_alone = !text[start..end].contains('#');
+        return is_alone.then(|| Edit::new(place.source.place(start, end), ""));
+    }
+    let line = whole_line(place);
+    let before = &text[line.start..place.start];
+    let mark = MARKS.iter().find(|mark| before.trim_end().ends_with(**mark))?;
+    let code = before.trim_end().strip_suffix(mark)?.trim_end();
+    if code.is_empty() {
+        return Some(Edit::new(line, ""));
+    }
+    Some(Edit::new(place.source.place(line.start + code.len(), place.end), ""))
+}
+
+/// What starts a comment.
+const MARKS: [&str; 4] = ["#", "//", "<!--", "/*"];
+
 fn is_comment(path: &str, before: &str) -> bool {
     // In a page, a line that starts with # is a heading or an example.
     let is_page = matches!(path.rsplit_once('.'), Some((_, "md")));
-    let marks: &[&str] = if is_page { &["<!--"] } else { &["#", "//", "<!--", "/*"] };
+    let marks: &[&str] = if is_page { &["<!--"] } else { &MARKS };
     marks.iter().any(|mark| before.trim_end().ends_with(mark))
 }
 

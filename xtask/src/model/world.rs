@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::digest::Digest;
 use super::finding::Finding;
 use super::kustomization::FILE_NAMES;
 use super::repo::Repo;
@@ -18,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) tags: Option<BTreeSet<GitTag>>,
     /// Folder to what it renders to.
     pub(crate) rendered: BTreeMap<String, Rendered>,
+    /// What a registry says is at (repository, tag); nothing where it was not asked, or did not answer.
+    pub(crate) published: BTreeMap<(String, String), Option<Digest>>,
 }
 
 /// What became of a folder.
@@ -63,7 +66,6 @@ pub(crate) struct Object {
     pub(crate) name: String,
     pub(crate) namespace: String,
     node: Node,
-    rendered: Source,
     /// The document it was written as.
     origin: Option<(Source, Node)>,
     /// Where to point when that is not known.
@@ -93,7 +95,7 @@ impl Object {
 
     /// Its value, for who wants types.
     pub(crate) fn typed(&self) -> serde_json::Value {
-        self.node.typed(&self.rendered)
+        self.node.typed()
     }
 
     /// Is its namespace written in it, and not only that of its Application's destination?
@@ -200,7 +202,7 @@ impl<'a> Ref<'a> {
 
     /// Its value, for who wants types.
     pub(crate) fn typed(self) -> serde_json::Value {
-        self.node.typed(&self.object.rendered)
+        self.node.typed()
     }
 }
 
@@ -295,7 +297,7 @@ impl World {
                 };
                 let origins = self.origins(path);
                 let fallback = self.repo.kustomization(path).map_or(place, |k| k.source.place(0, 0));
-                app.objects.extend(objects(documents, &rendered, &origins, (&fallback, &app.namespace)));
+                app.objects.extend(objects(documents, &origins, (&fallback, &app.namespace)));
                 return true;
             }
             Some(Rendered::Failed(finding)) => self.findings.push((**finding).clone()),
@@ -350,12 +352,7 @@ impl World {
     }
 }
 
-fn objects(
-    documents: Vec<Node>,
-    rendered: &Source,
-    origins: &[(Source, Node)],
-    (fallback, namespace): (&Place, &str),
-) -> Vec<Object> {
+fn objects(documents: Vec<Node>, origins: &[(Source, Node)], (fallback, namespace): (&Place, &str)) -> Vec<Object> {
     let text = |node: &Node, keys: &[&str]| node.path(keys).and_then(Node::text).map(str::to_owned);
     let built = documents.into_iter().filter_map(|node| {
         let kind = text(&node, &["kind"])?;
@@ -365,8 +362,7 @@ fn objects(
         };
         let origin = origins.iter().find(same).cloned();
         let namespace = text(&node, &["metadata", "namespace"]).unwrap_or_else(|| namespace.to_owned());
-        let rendered = rendered.clone();
-        Some(Object { kind, name, namespace, node, rendered, origin, fallback: fallback.clone() })
+        Some(Object { kind, name, namespace, node, origin, fallback: fallback.clone() })
     });
     built.collect()
 }

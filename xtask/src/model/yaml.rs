@@ -1,26 +1,39 @@
-//! YAML as a tree whose every node knows its place. A thin layer over saphyr.
+//! YAML as a tree whose every node knows its place. A thin layer over saphyr's parser.
 
-use saphyr::{MarkedYaml, ScanError, YamlData, YamlLoader};
-use saphyr_parser::{BufferedInput, Parser};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::finding::Finding;
 use super::source::{Place, Source};
 
-/// A node and the bytes it stands on.
+/// Deeper than anything that is written by hand, and less than what a stack holds.
+const DEEPEST: usize = 200;
+
+/// What aliases may unfold to; more is an attack or an accident.
+const MOST_VALUES: usize = 2_000_000;
+
+/// A node and the bytes it stands on. Copies share what is below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) value: Value,
+    /// A scalar without quotes or tag, whose type is what it looks like.
+    plain: bool,
 }
 
 /// Scalars stay text: what they mean depends on who reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    Scalar(String),
-    Sequence(Vec<Node>),
-    Mapping(Vec<(Node, Node)>),
+    Scalar(Arc<str>),
+    Sequence(Arc<[Node]>),
+    Mapping(Arc<[(Node, Node)]>),
 }
+
+/// All documents of a text, or where it stops being YAML, and why.
+pub(crate) type Documents = Result<Vec<Node>, (usize, String)>;
 
 impl Node {
     /// The value under `key`, if this is a mapping that has it.
@@ -48,17 +61,20 @@ impl Node {
         if let Value::Sequence(items) = &self.value { items } else { &[] }
     }
 
-    /// The value with the types that its plain scalars have; `source` is where it was parsed from.
-    pub(crate) fn typed(&self, source: &Source) -> serde_json::Value {
+    /// The value with the types that its plain scalars have.
+    pub(crate) fn typed(&self) -> serde_json::Value {
         match &self.value {
-            Value::Sequence(items) => items.iter().map(|item| item.typed(source)).collect(),
+            Value::Sequence(items) => items.iter().map(Node::typed).collect(),
             Value::Mapping(entries) => {
                 let key = |key: &Node| key.text().unwrap_or_default().to_owned();
-                serde_json::Value::Object(entries.iter().map(|(k, value)| (key(k), value.typed(source))).collect())
+                serde_json::Value::Object(entries.iter().map(|(k, value)| (key(k), value.typed())).collect())
             }
             Value::Scalar(text) => {
-                let is_plain = !source.text[self.start..].starts_with(['"', '\'', '|', '>']) && !text.contains('\n');
-                if is_plain { plain(text) } else { text.as_str().into() }
+                if self.plain {
+                    plain(text)
+                } else {
+                    (&**text).into()
+                }
             }
         }
     }
@@ -82,7 +98,7 @@ impl Node {
             Value::Scalar(_) => {}
             Value::Sequence(items) => items.iter().for_each(|item| item.walk(visit)),
             Value::Mapping(entries) => {
-                for (key, value) in entries {
+                for (key, value) in entries.iter() {
                     visit(key, value);
                     value.walk(visit);
                 }
@@ -91,60 +107,161 @@ impl Node {
     }
 }
 
-/// All documents of a file.
+/// All documents of a file; each file is parsed once.
 ///
 /// # Errors
 /// A finding at the place where the text stops being YAML; repeated keys are such a place.
 pub(crate) fn parse(source: &Source) -> Result<Vec<Node>, Box<Finding>> {
-    let offsets = Offsets::new(&source.text);
-    let documents = load(&source.text).map_err(|error| {
-        let at = offsets.byte(error.marker().index());
-        Box::new(Finding::error("yaml-syntax", format!("not valid YAML: {}", error.info())).at(source.place(at, at)))
-    })?;
-    Ok(documents.iter().map(|document| convert(document, &source.text, &offsets)).collect())
+    source.documents().clone().map_err(|(at, why)| {
+        Box::new(Finding::error("yaml-syntax", format!("not valid YAML: {why}")).at(source.place(at, at)))
+    })
 }
 
-/// A scalar without quotes, as YAML 1.2's core schema reads it.
+/// A scalar without quotes, as Kubernetes reads it: YAML 1.1, where `yes` is true and 0644 is octal.
 fn plain(text: &str) -> serde_json::Value {
     match text {
-        "" | "~" | "null" => serde_json::Value::Null,
-        "true" => true.into(),
-        "false" => false.into(),
-        _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) => text
-            .parse::<i64>()
-            .map(Into::into)
-            .or_else(|_| text.parse::<f64>().map(Into::into))
-            .unwrap_or_else(|_| text.into()),
+        "" | "~" | "null" | "Null" | "NULL" => serde_json::Value::Null,
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true.into(),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => false.into(),
+        _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) => number(text),
         _ => text.into(),
     }
 }
 
-fn load(text: &str) -> Result<Vec<MarkedYaml<'_>>, ScanError> {
-    let mut loader = YamlLoader::<MarkedYaml<'_>>::default();
-    loader.early_parse(false);
-    let mut parser = Parser::new(BufferedInput::new(text.chars()));
-    parser.load(&mut loader, true)?;
-    match loader.error() {
-        Some(error) => Err(error.clone()),
-        None => Ok(loader.into_documents()),
+/// What looks like a number and may be one.
+fn number(text: &str) -> serde_json::Value {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text.trim_start_matches('+')), |rest| (-1, rest));
+    let digits = digits.replace('_', "");
+    let based = [("0x", 16), ("0o", 8), ("0b", 2), ("0", 8)].into_iter().find_map(|(prefix, base)| {
+        let rest = digits.strip_prefix(prefix).filter(|rest| rest.starts_with(|c: char| c.is_ascii_hexdigit()))?;
+        i64::from_str_radix(rest, base).ok()
+    });
+    if let Some(value) = based.or_else(|| digits.parse::<i64>().ok()) {
+        return (sign * value).into();
+    }
+    let is_float = digits.contains(|c: char| c.is_ascii_digit())
+        && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-' | '+'));
+    text.parse::<f64>().ok().filter(|_| is_float).map_or_else(|| text.into(), Into::into)
+}
+
+/// Parses `text`, with aliases and merge keys replaced by what they stand for.
+pub(crate) fn documents(text: &str) -> Documents {
+    let mut builder = Builder { text, offsets: Offsets::new(text), ..Builder::default() };
+    for event in Parser::new_from_str(text) {
+        let (event, span) =
+            event.map_err(|error| (builder.offsets.byte(error.marker().index()), error.info().to_owned()))?;
+        builder.take(event, span)?;
+    }
+    Ok(builder.documents)
+}
+
+/// A sequence or mapping that is not complete yet.
+struct Open {
+    start: usize,
+    anchor: usize,
+    is_mapping: bool,
+    children: Vec<Node>,
+    /// How many values were there before it.
+    before: usize,
+}
+
+#[derive(Default)]
+struct Builder<'a> {
+    text: &'a str,
+    offsets: Offsets,
+    documents: Vec<Node>,
+    open: Vec<Open>,
+    /// What each anchor stands for, and how many values that is.
+    anchors: HashMap<usize, (Node, usize)>,
+    values: usize,
+}
+
+impl Builder<'_> {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), (usize, String)> {
+        let start = self.offsets.byte(span.start.index());
+        let end = self.offsets.byte(span.end.index()).max(start);
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain && tag.is_none_or(|tag| !is_text(&tag));
+                let end = scalar_end(self.text, start, end);
+                let node = Node { start, end, value: Value::Scalar(text.into()), plain };
+                self.complete(node, anchor, 1)
+            }
+            Event::SequenceStart(anchor, _) => self.start(start, anchor, false),
+            Event::MappingStart(anchor, _) => self.start(start, anchor, true),
+            Event::SequenceEnd | Event::MappingEnd => self.end(end),
+            Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
+                Some((node, values)) => self.complete(Node { start, end, ..node }, 0, values),
+                None => Err((start, "an alias inside of what it stands for".to_owned())),
+            },
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
+                Ok(())
+            }
+        }
+    }
+
+    fn start(&mut self, start: usize, anchor: usize, is_mapping: bool) -> Result<(), (usize, String)> {
+        if self.open.len() == DEEPEST {
+            return Err((start, format!("more than {DEEPEST} levels deep")));
+        }
+        self.open.push(Open { start, anchor, is_mapping, children: Vec::new(), before: self.values });
+        Ok(())
+    }
+
+    fn end(&mut self, end: usize) -> Result<(), (usize, String)> {
+        let Some(Open { start, anchor, is_mapping, children, before }) = self.open.pop() else { return Ok(()) };
+        let value = if is_mapping { mapping(children)? } else { Value::Sequence(children.into()) };
+        let values = self.values - before + 1;
+        self.values = before;
+        self.complete(Node { start, end: end.max(start), value, plain: false }, anchor, values)
+    }
+
+    fn complete(&mut self, node: Node, anchor: usize, values: usize) -> Result<(), (usize, String)> {
+        self.values += values;
+        if self.values > MOST_VALUES {
+            return Err((node.start, format!("its aliases unfold to more than {MOST_VALUES} values")));
+        }
+        if anchor > 0 {
+            self.anchors.insert(anchor, (node.clone(), values));
+        }
+        match self.open.last_mut() {
+            Some(open) => open.children.push(node),
+            None => self.documents.push(node),
+        }
+        Ok(())
     }
 }
 
-fn convert(node: &MarkedYaml<'_>, text: &str, offsets: &Offsets) -> Node {
-    let start = offsets.byte(node.span.start.index());
-    let end = offsets.byte(node.span.end.index());
-    let child = |node| convert(node, text, offsets);
-    let value = match &node.data {
-        YamlData::Representation(scalar, ..) => Value::Scalar(scalar.to_string()),
-        YamlData::Sequence(items) => Value::Sequence(items.iter().map(child).collect()),
-        YamlData::Mapping(entries) => {
-            Value::Mapping(entries.iter().map(|(key, value)| (child(key), child(value))).collect())
+/// Is it said to be text, or something that only its reader knows?
+fn is_text(tag: &Tag) -> bool {
+    !matches!(tag.suffix.as_str(), "int" | "float" | "bool" | "null")
+}
+
+/// Keys and values in turn, each key once; `<<` gives what is not written out.
+fn mapping(children: Vec<Node>) -> Result<Value, (usize, String)> {
+    let mut seen: HashSet<Arc<str>> = HashSet::new();
+    let (mut entries, mut merged) = (Vec::with_capacity(children.len() / 2), Vec::new());
+    let mut children = children.into_iter();
+    while let Some((key, value)) = children.next().zip(children.next()) {
+        if key.plain && key.text() == Some("<<") {
+            match &value.value {
+                Value::Sequence(items) => merged.extend(items.iter().cloned()),
+                _ => merged.push(value),
+            }
+            continue;
         }
-        YamlData::Tagged(_, inner) => convert(inner, text, offsets).value,
-        YamlData::Value(_) | YamlData::Alias(_) | YamlData::BadValue => Value::Scalar(String::new()),
-    };
-    let end = if matches!(value, Value::Scalar(_)) { scalar_end(text, start, end.max(start)) } else { end };
-    Node { start, end, value }
+        if let Value::Scalar(text) = &key.value
+            && !seen.insert(text.clone())
+        {
+            return Err((key.start, format!("the key {text} is there twice")));
+        }
+        entries.push((key, value));
+    }
+    for source in merged {
+        let Value::Mapping(more) = source.value else { continue };
+        entries.extend(more.iter().filter(|(key, _)| key.text().is_some_and(|text| seen.insert(text.into()))).cloned());
+    }
+    Ok(Value::Mapping(entries.into()))
 }
 
 /// Where a scalar really ends: saphyr's span may reach over the blanks and the comment behind it.
@@ -169,6 +286,7 @@ fn scalar_end(text: &str, start: usize, end: usize) -> usize {
 }
 
 /// From saphyr's character indexes to byte offsets.
+#[derive(Default)]
 struct Offsets {
     /// Empty for ASCII, where both are the same.
     bytes: Vec<usize>,
@@ -218,6 +336,47 @@ mod tests {
             let finding = parse(&Source::new("a.yaml", text)).unwrap_err();
             assert_eq!(finding.place.unwrap().line_column().0, line, "{text}");
         }
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_stand_for_what_they_name() {
+        let (_, node) =
+            only("base: &base {a: 1, b: two}\nmore:\n  <<: *base\n  b: 3\nlist: [*base]\nport: &p 80\nsame: *p\n");
+        assert_eq!(node.get("more").unwrap().typed(), serde_json::json!({"a": 1, "b": 3}));
+        assert_eq!(node.get("list").unwrap().items()[0].get("b").unwrap().text(), Some("two"));
+        assert_eq!(node.get("same").unwrap().typed(), 80);
+        let (_, node) = only("a: &a {x: 1}\nb: &b {x: 2, y: 3}\nc: {<<: [*a, *b]}\n");
+        assert_eq!(node.get("c").unwrap().typed(), serde_json::json!({"x": 1, "y": 3}));
+    }
+
+    #[test]
+    fn a_bomb_and_a_tower_are_findings() {
+        let line = |n: usize| format!("a{n}: &a{n} [{}]", vec![format!("*a{}", n - 1); 9].join(","));
+        let bomb: Vec<String> = (1..12).map(line).collect();
+        let finding = parse(&Source::new("a.yaml", &format!("a0: &a0 x\n{}", bomb.join("\n")))).unwrap_err();
+        assert!(finding.message.contains("unfold"), "{}", finding.message);
+        for text in ["[".repeat(100_000), "- ".repeat(100_000), "a: &a [*a]".to_owned(), "? ".repeat(5000)] {
+            parse(&Source::new("a.yaml", &text)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn plain_scalars_are_what_kubernetes_takes_them_for() {
+        let (_, node) =
+            only("[yes, Off, 'yes', 0644, 0o17, 0x1F, 1_000, -5, 1.5, 1e3, 1.2.3, 08, ., 1d, !!str 5, ~, .inf]");
+        let expected = serde_json::json!([
+            true, false, "yes", 420, 15, 31, 1000, -5, 1.5, 1000.0, "1.2.3", 8, ".", "1d", "5", null, ".inf"
+        ]);
+        assert_eq!(node.typed(), expected);
+    }
+
+    #[test]
+    fn line_ends_and_marks_of_other_systems_do_not_move_places() {
+        let (source, node) = only("a: 1\r\nb: 'x'\r\nc:\r\n  - é\r\n");
+        assert_eq!(node.get("b").unwrap().place(&source).to_string(), "a.yaml:2:4");
+        assert_eq!(node.get("c").unwrap().items()[0].text(), Some("é"));
+        let marked = parse(&Source::new("a.yaml", "\u{feff}kind: A\n")).unwrap();
+        assert_eq!(marked[0].get("kind").and_then(Node::text), Some("A"));
     }
 
     proptest! {

@@ -27,6 +27,8 @@ pub(crate) struct Registry {
     pub(crate) endpoint: Endpoint,
     credentials: Option<Credentials>,
     client: Client,
+    /// Asks again when nobody answers.
+    patient: bool,
 }
 
 /// What a tag names.
@@ -60,7 +62,12 @@ struct Tags {
 
 impl Registry {
     pub(crate) fn new(endpoint: Endpoint, credentials: Option<Credentials>) -> Self {
-        Self { endpoint, credentials, client: Client::new() }
+        Self { endpoint, credentials, client: Client::new(), patient: true }
+    }
+
+    /// The same, where an answer is only wanted at once.
+    pub(crate) fn at_once(self) -> Self {
+        Self { patient: false, ..self }
     }
 
     pub(crate) fn credentials(&self) -> Option<&Credentials> {
@@ -130,8 +137,9 @@ impl Registry {
     fn get(&self, path: &str, accept: &str) -> Result<Option<Response<Body>>> {
         let url = format!("{}{path}", self.endpoint);
         let basic = self.credentials.as_ref().map(Credentials::basic);
-        let request =
-            |authorization: Option<&str>| self.client.get(&Request { url: &url, accept, authorization, patient: true });
+        let request = |authorization: Option<&str>| {
+            self.client.get(&Request { url: &url, accept, authorization, patient: self.patient })
+        };
         let mut response = request(None)?;
         if response.status() == 401 {
             let challenge = response
