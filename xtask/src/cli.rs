@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     Context, build, check, containers, diff, doctor, explain, graph, pin, provision, publish, refs, rehearse, release,
     render, setup,
 };
+use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
 
 /// Check a repository, and build, release and pin its containers.
@@ -69,6 +70,34 @@ impl Command {
             Self::Provision(args) => provision::run(cx, args),
         }
     }
+}
+
+/// The command line as data.
+pub(crate) fn grammar() -> Grammar {
+    let mut command = Cli::command();
+    command.build();
+    grammar_of(&command)
+}
+
+fn grammar_of(command: &clap::Command) -> Grammar {
+    let mut grammar = Grammar { most: Some(0), ..Grammar::default() };
+    for argument in command.get_arguments() {
+        if argument.is_positional() {
+            let most = argument.get_num_args().map_or(1, |range| range.max_values());
+            grammar.most = grammar.most.filter(|_| most < usize::MAX).map(|count| count + most);
+            continue;
+        }
+        let values = argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+        let option = Opt { takes_value: argument.get_action().takes_values(), values };
+        let long =
+            argument.get_long_and_visible_aliases().unwrap_or_default().into_iter().map(|name| format!("--{name}"));
+        let short =
+            argument.get_short_and_visible_aliases().unwrap_or_default().into_iter().map(|name| format!("-{name}"));
+        grammar.options.extend(long.chain(short).map(|name| (name, option.clone())));
+    }
+    let commands = command.get_subcommands();
+    grammar.commands = commands.map(|command| (command.get_name().to_owned(), grammar_of(command))).collect();
+    grammar
 }
 
 #[cfg(test)]

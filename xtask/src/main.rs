@@ -40,7 +40,7 @@ fn run(cli: &Cli, report: &Reporter) -> Result<Outcome> {
     let repo = Repo::load(exec::fs::sources(&root))
         .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
     let system = System { root, verbosity: cli.verbose, redactor: report.redactor.clone(), overlay: Vec::new() };
-    cli.command.run(&Context { system, report: report.clone(), repo })
+    cli.command.run(&Context { system, report: report.clone(), repo, grammar: cli::grammar })
 }
 
 /// Knows what is secret in the environment and in the registry's auth file.

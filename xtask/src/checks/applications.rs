@@ -35,6 +35,20 @@ pub(crate) const RULES: &[Rule] = &[
         check: revision,
     },
     Rule {
+        code: "app-repository",
+        about: "An Application of this repository names it as the others do.",
+        why: "ArgoCD can't fetch it.",
+        breaks: (APP, "repoURL: ssh://forge.example/blumeops.git", "repoURL: ssh://forge.example/blumeop.git"),
+        check: repository,
+    },
+    Rule {
+        code: "app-project",
+        about: "An Application's project exists and allows its repository.",
+        why: "ArgoCD refuses to sync it.",
+        breaks: ("argocd/apps/job.yaml", "project: tools", "project: toolz"),
+        check: project,
+    },
+    Rule {
         code: "app-namespace",
         about: "What an Application deploys lives in its destination's namespace.",
         why: "Names that were meant to meet are in two namespaces.",
@@ -108,6 +122,66 @@ fn revision(world: &World, findings: &mut Vec<Finding>) {
             let message = format!("{} follows {revision}, not {main}", app.name);
             let fix = app.node.path(&keys).and_then(|node| fix::scalar(&app.file, node, main));
             findings.push(Finding::error("app-revision", message).at(at(app, &keys)).fixed_by(fix));
+        }
+    }
+}
+
+fn repository(world: &World, findings: &mut Vec<Finding>) {
+    let keys = ["spec", "source", "repoURL"];
+    let url = |app: &App| app.node.path(&keys).and_then(Node::text).map(str::to_owned);
+    let own = || world.apps.iter().filter(|app| app.path.is_some());
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for url in own().filter_map(url) {
+        *counts.entry(url).or_default() += 1;
+    }
+    for app in own() {
+        let Some(text) = url(app).filter(|text| counts.get(text) == Some(&1)) else { continue };
+        // Another scheme or user may lead to the same place; a slip does not.
+        let is_slip = |(known, count): &(&String, &usize)| {
+            **count > 1
+                && (1..=2).contains(&strsim::damerau_levenshtein(&text, known))
+                && known.trim_end_matches(".git").trim_end_matches('/')
+                    != text.trim_end_matches(".git").trim_end_matches('/')
+        };
+        if let Some((known, _)) = counts.iter().find(is_slip) {
+            let finding = Finding::error("app-repository", format!("no other Application comes from {text}"));
+            findings.push(finding.at(at(app, &keys)).help(format!("did you mean `{known}`?")));
+        }
+    }
+}
+
+/// Does a pattern of a project, where `*` is anything, match?
+fn allows(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    for part in &parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.is_empty() || parts.last() == Some(&"")
+}
+
+fn project(world: &World, findings: &mut Vec<Finding>) {
+    let projects: Vec<_> = world.objects().filter(|(_, object)| object.kind == "AppProject").collect();
+    for app in world.apps.iter().filter(|_| !projects.is_empty() && world.knows_all()) {
+        let keys = ["spec", "project"];
+        let Some(name) = app.node.path(&keys).and_then(Node::text).filter(|name| *name != "default") else { continue };
+        let Some((_, project)) = projects.iter().find(|(_, project)| project.name == name) else {
+            let finding = Finding::error("app-project", format!("there is no AppProject {name}"));
+            let known = projects.iter().map(|(_, project)| project.name.as_str());
+            findings.push(finding.at(at(app, &keys)).did_you_mean(name, known));
+            continue;
+        };
+        let keys = ["spec", "source", "repoURL"];
+        let Some(url) = app.node.path(&keys).and_then(Node::text) else { continue };
+        let allowed = project.at(&["spec", "sourceRepos"]).map_or_else(Vec::new, Ref::items);
+        let mut allowed = allowed.into_iter().filter_map(Ref::text);
+        // A pattern that forbids leaves too much to say.
+        if !allowed.clone().any(|pattern| pattern.starts_with('!') || allows(pattern, url)) && allowed.next().is_some()
+        {
+            let finding = Finding::error("app-project", format!("project {name} does not allow {url}"));
+            findings.push(finding.at(at(app, &keys)).also(project.place(), "the project"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Rule;
+use super::{Rule, network};
 use crate::model::finding::Finding;
 use crate::model::fix::Edit;
 use crate::model::source::{Place, Source};
@@ -225,6 +225,7 @@ fn card(world: &World, findings: &mut Vec<Finding>) {
                 });
             }
         }
+        addresses(world, file, findings);
         let Some((image, place)) = row(file, "Image") else { continue };
         let mut runs = app
             .objects
@@ -233,6 +234,30 @@ fn card(world: &World, findings: &mut Vec<Finding>) {
             .filter_map(|container| container.get("image")?.text());
         if !app.objects.is_empty() && !runs.any(|used| used.starts_with(image)) {
             findings.push(Finding::error("doc-card", format!("{} does not run {image}", app.name)).at(place));
+        }
+    }
+}
+
+/// The two addresses of a card are served: by Caddy, and by a name in the tailnet.
+fn addresses(world: &World, file: &Source, findings: &mut Vec<Finding>) {
+    let host =
+        |url: &str| url.split("://").nth(1).unwrap_or(url).split(['/', ':']).next().unwrap_or_default().to_owned();
+    let (hosts, names) = (network::hosts(world), network::tailnet_names(world));
+    for (key, is_tailnet) in [("URL", false), ("Tailscale URL", true)] {
+        let Some((value, place)) = row(file, key) else { continue };
+        let host = host(value);
+        let (name, zone) = host.split_once('.').unwrap_or((&host, ""));
+        let is_wrong = if is_tailnet {
+            zone.ends_with(".ts.net") && world.knows_all() && !names.is_empty() && !names.contains(&name)
+        } else {
+            // Another domain is served by something else.
+            hosts.iter().any(|known| known.split_once('.').is_some_and(|(_, domain)| domain == zone))
+                && !hosts.contains(&host)
+        };
+        if is_wrong {
+            let finding = Finding::error("doc-card", format!("nothing here serves {host}")).at(place);
+            let known = if is_tailnet { names.clone() } else { hosts.iter().map(String::as_str).collect() };
+            findings.push(finding.did_you_mean(if is_tailnet { name } else { &host }, known));
         }
     }
 }

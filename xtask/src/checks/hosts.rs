@@ -34,6 +34,13 @@ pub(crate) const RULES: &[Rule] = &[
         check: tag,
     },
     Rule {
+        code: "ansible-variable",
+        about: "A variable that bears its role's name has a value.",
+        why: "The play ends in the middle: the variable is undefined.",
+        breaks: ("ansible/roles/caddy/templates/Caddyfile.j2", "{{ caddy_domain }}", "{{ caddy_domian }}"),
+        check: variable,
+    },
+    Rule {
         code: "mise-task",
         about: "A task that a page or workflow runs is defined.",
         why: "The reader is left with an error at the worst time.",
@@ -104,6 +111,7 @@ fn used<'a>(world: &'a World, marker: &str) -> Vec<(&'a str, crate::model::sourc
     let is_reader = |file: &&Source| {
         (file.path.starts_with("docs/") && !file.path.contains("/plans/") && !file.path.contains("changelog.d"))
             || file.path.starts_with(".forgejo/")
+            || &*file.path == "README.md"
     };
     for file in world.repo.files.iter().filter(is_reader) {
         for (at, _) in file.text.match_indices(marker) {
@@ -133,6 +141,65 @@ fn tag(world: &World, findings: &mut Vec<Finding>) {
         for tag in tags.split(',').filter(|tag| !known.contains(*tag) && !["all", "always", "never"].contains(tag)) {
             let finding = Finding::error("playbook-tag", format!("no playbook has the tag {tag}")).at(place.clone());
             findings.push(finding.did_you_mean(tag, known.iter().map(String::as_str)));
+        }
+    }
+}
+
+/// The names in `{{ … }}` and `{% … %}` that begin with `prefix`, each with where it stands.
+fn names<'a>(file: &'a Source, prefix: &str) -> Vec<(&'a str, usize)> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let found = file.text.match_indices(prefix).filter(|(at, _)| {
+        let before = &file.text[..*at];
+        let open = before.rfind("{{").max(before.rfind("{%"));
+        let shut = before.rfind("}}").max(before.rfind("%}"));
+        let is_start = !before.ends_with(|c: char| is_name(c) || ".'\"".contains(c));
+        is_start && open.is_some_and(|open| shut.is_none_or(|shut| shut < open))
+    });
+    found
+        .map(|(at, _)| {
+            let rest = &file.text[at..];
+            (&rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())], at)
+        })
+        .collect()
+}
+
+fn variable(world: &World, findings: &mut Vec<Finding>) {
+    let below = |file: &&Source| file.path.starts_with("ansible/");
+    // Whatever stands in front of a colon may be a variable, and whatever a task registers or a loop is called.
+    let mut given = BTreeSet::new();
+    for file in world.repo.files.iter().filter(below).filter(|file| is_yaml(&file.path)) {
+        for document in yaml::parse(file).unwrap_or_default() {
+            let mut entry = |key: &Node, value: &Node| {
+                given.extend(key.text().map(str::to_owned));
+                if matches!(key.text(), Some("register" | "loop_var" | "index_var")) {
+                    given.extend(value.text().map(str::to_owned));
+                }
+            };
+            document.walk(&mut entry);
+            document.items().iter().for_each(|item| item.walk(&mut entry));
+        }
+    }
+    for file in world.repo.files.iter().filter(below) {
+        let Some(role) = file.path.strip_prefix("ansible/roles/").and_then(|path| path.split('/').next()) else {
+            continue;
+        };
+        let prefix = format!("{}_", role.replace('-', "_"));
+        let own = names(file, &prefix);
+        for (name, at) in own {
+            let rest = file.text[at + name.len()..].trim_start();
+            // With a default, or set right here, it needs no value.
+            let is_fine = given.contains(name)
+                || rest.starts_with(['=', '('])
+                || rest.starts_with("| default")
+                || rest.starts_with("|default")
+                || rest.starts_with("is ");
+            let is_local = ["for ", "set ", "macro "].iter().any(|word| file.text.contains(&format!("{word}{name}")));
+            if !is_fine && !is_local {
+                let finding = Finding::error("ansible-variable", format!("{name} has no value anywhere"));
+                let known: Vec<&str> =
+                    given.iter().map(String::as_str).filter(|known| known.starts_with(&prefix)).collect();
+                findings.push(finding.at(file.place(at, at + name.len())).did_you_mean(name, known));
+            }
         }
     }
 }

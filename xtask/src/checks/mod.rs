@@ -1,6 +1,8 @@
 //! Rules: pure functions from values to findings.
 
 pub(crate) mod applications;
+pub(crate) mod blocks;
+pub(crate) mod calls;
 pub(crate) mod custom;
 pub(crate) mod databases;
 pub(crate) mod docs;
@@ -10,12 +12,15 @@ pub(crate) mod images;
 pub(crate) mod monitoring;
 pub(crate) mod network;
 pub(crate) mod objects;
+pub(crate) mod plan;
 pub(crate) mod published;
 pub(crate) mod release;
+pub(crate) mod runtime;
 pub(crate) mod schema;
 pub(crate) mod secrets;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workloads;
 
 use std::collections::BTreeSet;
 
@@ -41,14 +46,19 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
         schema::RULES,
         images::RULES,
         published::RULES,
+        runtime::RULES,
         objects::RULES,
+        workloads::RULES,
         applications::RULES,
         secrets::RULES,
+        plan::RULES,
         databases::RULES,
         network::RULES,
         monitoring::RULES,
         hosts::RULES,
+        calls::RULES,
         docs::RULES,
+        blocks::RULES,
     ]
     .into_iter()
     .flatten()
@@ -69,6 +79,11 @@ pub(crate) const OTHERS: &[(&str, &str, &str)] = &[
 pub(crate) fn meaning(code: &str) -> Option<(&'static str, &'static str)> {
     let rule = rules().find(|rule| rule.code == code).map(|rule| (rule.about, rule.why));
     rule.or_else(|| OTHERS.iter().find(|(other, ..)| *other == code).map(|&(_, about, why)| (about, why)))
+}
+
+/// What the rules would look at and can't know, each with the reason.
+pub(crate) fn not_checked(world: &World) -> Vec<String> {
+    runtime::unread(world).into_iter().chain(network::unknown_home_page(world)).collect()
 }
 
 /// What a check comes to.

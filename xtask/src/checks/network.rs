@@ -1,14 +1,15 @@
 //! Network: what Caddy serves has the domain and something behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rule;
 use super::objects::tailscale_host;
 use crate::model::finding::Finding;
 use crate::model::source::Source;
-use crate::model::world::{Ref, World};
+use crate::model::world::{Object, Ref, World};
 use crate::model::yaml::{self, Node};
 
+const ENABLED: &str = "gethomepage.dev/enabled";
 const CADDY: &str = "ansible/roles/caddy/defaults/main.yml";
 
 /// The rules of this family.
@@ -38,7 +39,89 @@ pub(crate) const RULES: &[Rule] = &[
         ),
         check: published,
     },
+    Rule {
+        code: "homepage-group",
+        about: "An entry of the home page is in one of its groups.",
+        why: "It appears in a group of its own at the end, or nowhere.",
+        breaks: ("argocd/manifests/web/ingress.yaml", "gethomepage.dev/group: Apps", "gethomepage.dev/group: Aps"),
+        check: homepage_group,
+    },
+    Rule {
+        code: "homepage-visible",
+        about: "An entry of the home page is in the cluster that Homepage runs in.",
+        why: "Homepage reads its own cluster alone, and the entry is never shown.",
+        breaks: ("argocd/apps/homepage.yaml", "https://ringtail.example:6443", "https://kubernetes.default.svc"),
+        check: homepage_visible,
+    },
 ];
+
+/// Where Homepage runs: its Applications' clusters and namespaces.
+fn home_pages(world: &World) -> Vec<(&str, &str)> {
+    let is_it = |object: &Object| {
+        let images = object.containers().into_iter().filter_map(|container| container.text_at(&["image"]));
+        images.into_iter().any(|image| image.contains("gethomepage/homepage"))
+    };
+    let found = world.objects().filter(|(_, object)| is_it(object));
+    found.map(|(app, object)| (app.cluster.as_str(), object.namespace.as_str())).collect()
+}
+
+/// What can't be checked because Homepage is somebody else's.
+pub(super) fn unknown_home_page(world: &World) -> Option<String> {
+    let entries =
+        world.objects().filter(|(_, object)| object.at(&["metadata", "annotations", ENABLED]).is_some()).count();
+    let is_unknown = entries > 0 && home_pages(world).is_empty();
+    is_unknown
+        .then(|| format!("the groups of {entries} entries of the home page: no Application here deploys Homepage"))
+}
+
+/// The groups that the settings and services of Homepage name.
+fn groups(world: &World) -> BTreeSet<String> {
+    let mut groups = BTreeSet::new();
+    let here = home_pages(world);
+    let configured = world.objects().filter(|(app, object)| {
+        object.kind == "ConfigMap" && here.contains(&(app.cluster.as_str(), object.namespace.as_str()))
+    });
+    for (_, object) in configured {
+        let file = |name: &str| {
+            let text = object.at(&["data", name])?.text()?;
+            yaml::parse(&Source::new(name, text)).ok()?.into_iter().next()
+        };
+        let layout = file("settings.yaml").and_then(|settings| settings.get("layout").cloned());
+        for node in [layout, file("services.yaml")].into_iter().flatten() {
+            let lists = node.items().iter().chain([&node]);
+            let mappings = lists
+                .filter_map(|node| if let yaml::Value::Mapping(entries) = &node.value { Some(entries) } else { None });
+            groups.extend(
+                mappings.flat_map(|entries| entries.iter()).filter_map(|(key, _)| key.text()).map(str::to_owned),
+            );
+        }
+    }
+    groups
+}
+
+fn homepage_group(world: &World, findings: &mut Vec<Finding>) {
+    let known = groups(world);
+    for (_, object) in world.objects().filter(|_| !known.is_empty()) {
+        let Some(group) = object.at(&["metadata", "annotations", "gethomepage.dev/group"]) else { continue };
+        let text = group.text().unwrap_or_default();
+        if !known.contains(text) {
+            let finding = Finding::error("homepage-group", format!("the home page has no group {text}"));
+            findings.push(finding.at(group.place()).did_you_mean(text, known.iter().map(String::as_str)));
+        }
+    }
+}
+
+fn homepage_visible(world: &World, findings: &mut Vec<Finding>) {
+    let here = home_pages(world);
+    for (app, object) in world.objects().filter(|_| !here.is_empty()) {
+        let Some(enabled) = object.at(&["metadata", "annotations", ENABLED]) else { continue };
+        if enabled.text() == Some("true") && !here.iter().any(|(cluster, _)| *cluster == app.cluster) {
+            let message = format!("the home page reads cluster {} and does not see {}", here[0].0, app.cluster);
+            let finding = Finding::error("homepage-visible", message).at(enabled.place());
+            findings.push(finding.help("write the entry into its own services"));
+        }
+    }
+}
 
 /// The list of services: the file, the whole document and the entries.
 fn services(world: &World) -> Option<(&Source, Node, Vec<Node>)> {
@@ -82,7 +165,7 @@ fn host(world: &World, findings: &mut Vec<Finding>) {
 }
 
 /// The names that this repository gives things in the tailnet.
-fn tailnet_names(world: &World) -> Vec<&str> {
+pub(super) fn tailnet_names(world: &World) -> Vec<&str> {
     let services = world.objects().filter(|(_, object)| object.kind == "Service");
     let services =
         services.filter_map(|(_, object)| object.at(&["metadata", "annotations", "tailscale.com/hostname"])?.text());
@@ -108,6 +191,12 @@ fn backend(world: &World, findings: &mut Vec<Finding>) {
             findings.push(finding.did_you_mean(name, names.iter().copied()));
         }
     }
+}
+
+/// Every host that Caddy serves.
+pub(super) fn hosts(world: &World) -> Vec<String> {
+    let Some((_, document, services)) = services(world) else { return Vec::new() };
+    services.iter().filter_map(|service| service.get("host")?.text()).map(|host| expand(host, &document)).collect()
 }
 
 fn published(world: &World, findings: &mut Vec<Finding>) {

@@ -69,7 +69,7 @@ pub(crate) const RULES: &[Rule] = &[
     },
     Rule {
         code: "ingress-host",
-        about: "A Tailscale Ingress has exactly one TLS host, and no other has the same.",
+        about: "A Tailscale Ingress has exactly one TLS host, and nothing else in the tailnet has that name.",
         why: "The operator takes one of two at best.",
         breaks: ("argocd/manifests/web/ingress.yaml", "tls: [{hosts: [web]}]", "tls: [{hosts: [web, other]}]"),
         check: ingress_host,
@@ -318,6 +318,13 @@ pub(super) fn tailscale_host(object: &Object) -> Option<Ref<'_>> {
 
 fn ingress_host(world: &World, findings: &mut Vec<Finding>) {
     let mut seen = BTreeMap::new();
+    for (_, object) in world.objects().filter(|(_, object)| object.kind == "Service") {
+        let Some(name) = object.at(&["metadata", "annotations", "tailscale.com/hostname"]) else { continue };
+        if let Some(there) = seen.insert(name.text().unwrap_or_default().to_owned(), name.place()) {
+            let message = format!("the tailnet's name {} is given twice", name.text().unwrap_or_default());
+            findings.push(Finding::error("ingress-host", message).at(name.place()).also(there, "the other one"));
+        }
+    }
     for (_, object) in world.objects().filter(|(_, object)| object.kind == "Ingress") {
         if object.at(&["spec", "ingressClassName"]).and_then(Ref::text) != Some("tailscale") {
             continue;
@@ -332,7 +339,7 @@ fn ingress_host(world: &World, findings: &mut Vec<Finding>) {
         for host in hosts {
             let Some(text) = host.text() else { continue };
             if let Some(there) = seen.insert(text.to_owned(), host.place()) {
-                let message = format!("two Ingresses have the tailnet's name {text}");
+                let message = format!("the tailnet's name {text} is given twice");
                 findings.push(Finding::error("ingress-host", message).at(host.place()).also(there, "the other one"));
             }
         }

@@ -36,20 +36,24 @@ fn schema(world: &World, findings: &mut Vec<Finding>) {
     let schemas = Schemas::of(world);
     for (_, object) in world.objects() {
         let version = object.at(&["apiVersion"]).and_then(Ref::text).unwrap_or_default();
-        let mut mistakes = Vec::new();
-        if let Some(decode) = decoder(version, &object.kind) {
-            let mut value = object.typed();
-            quantities(&mut value);
-            match decode(value.clone()) {
-                Ok(back) => compare(&value, &back, &mut Vec::new(), &mut mistakes),
-                Err(mistake) => mistakes.push(mistake),
-            }
-        } else if let Some(schema) = schemas.get(version, &object.kind) {
-            mistakes = custom::decode(&schema, &object.typed());
-        }
+        let mistakes = mistakes(&schemas, (version, &object.kind), object.typed()).unwrap_or_default();
         findings.extend(mistakes.into_iter().map(|mistake| finding(object, &mistake)));
     }
     written(world, &schemas, findings);
+}
+
+/// What an object is not; nothing where there is no schema for its kind.
+pub(super) fn mistakes(schemas: &Schemas, (version, kind): (&str, &str), mut value: Value) -> Option<Vec<Mistake>> {
+    let Some(decode) = decoder(version, kind) else {
+        return Some(custom::decode(&*schemas.get(version, kind)?, &value));
+    };
+    let mut mistakes = Vec::new();
+    quantities(&mut value);
+    match decode(value.clone()) {
+        Ok(back) => compare(&value, &back, &mut Vec::new(), &mut mistakes),
+        Err(mistake) => mistakes.push(mistake),
+    }
+    Some(mistakes)
 }
 
 /// What nothing renders: Applications that nothing deploys, and the kustomizations themselves.
@@ -76,7 +80,7 @@ fn written(world: &World, schemas: &Schemas, findings: &mut Vec<Finding>) {
 }
 
 /// Where a mistake is written in a document.
-fn place(file: &Source, node: &Node, mistake: &Mistake) -> Place {
+pub(super) fn place(file: &Source, node: &Node, mistake: &Mistake) -> Place {
     let mut at = node;
     for (depth, step) in mistake.path.iter().enumerate() {
         if let Some((key, _)) = at.entry(step).filter(|_| mistake.is_key && depth + 1 == mistake.path.len()) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{rules, run};
+use crate::model::grammar::{Grammar, Opt};
 use crate::model::repo::Repo;
 use crate::model::source::Source;
 use crate::model::world::{Facts, Rendered, World};
@@ -43,6 +44,13 @@ fn render(folder: &str, files: &BTreeMap<String, String>) -> String {
     }
 }
 
+/// A tool with one command.
+fn grammar() -> Grammar {
+    let since = Opt { takes_value: true, values: Vec::new() };
+    let check = Grammar { options: [("--since".to_owned(), since)].into(), ..Grammar::default() };
+    Grammar { commands: [("check".to_owned(), check)].into(), ..Grammar::default() }
+}
+
 fn world(files: &BTreeMap<String, String>) -> World {
     let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
     let folders = files.keys().filter_map(|path| path.strip_suffix("/kustomization.yaml"));
@@ -50,7 +58,8 @@ fn world(files: &BTreeMap<String, String>) -> World {
     let tags = ["web-v1.0.0", "web-v0.9.0"].map(|tag| tag.parse().unwrap()).into_iter().collect();
     let pin = ("blumeops/web".to_owned(), "v1.0.0-nix".to_owned());
     let published = BTreeMap::from([(pin, Some(crate::model::digest::Digest::of(b"web")))]);
-    let facts = Facts { paths: files.keys().cloned().collect(), tags: Some(tags), rendered, published };
+    let paths = files.keys().cloned().chain(["xtask/src/cli.rs".to_owned()]).collect();
+    let facts = Facts { paths, tags: Some(tags), rendered, published, grammar: Some(grammar()) };
     World::new(Repo::load(sources).unwrap(), facts)
 }
 

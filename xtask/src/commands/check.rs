@@ -107,7 +107,7 @@ pub(crate) fn world_with(cx: &Context, tags: impl FnOnce() -> Option<BTreeSet<Gi
         (paths.join().unwrap_or_default(), tags.join().unwrap_or_default(), rendered)
     });
     let unread = unread(&paths, &repo);
-    let facts = Facts { paths, tags, rendered: rendered?, published: BTreeMap::new() };
+    let facts = Facts { paths, tags, rendered: rendered?, published: BTreeMap::new(), grammar: Some((cx.grammar)()) };
     let mut world = World::new(repo, facts);
     world.not_checked.extend(unread);
     if !world.repo.kustomizations.is_empty() && render::program().is_none() {
@@ -173,6 +173,7 @@ fn is_in(finding: &Finding, places: &[String]) -> bool {
 
 fn not_checked(world: &World) -> Vec<String> {
     let mut not_checked = world.not_checked.clone();
+    not_checked.extend(checks::not_checked(world));
     let unknown = checks::schema::unknown_kinds(world);
     not_checked
         .extend(unknown.into_iter().map(|(kind, count)| format!("the fields of {count} {kind}: no schema is at hand")));

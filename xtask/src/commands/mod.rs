@@ -25,6 +25,7 @@ use crate::exec::{env, fs, signal};
 use crate::forge::Forge;
 use crate::model::failure::Failure;
 use crate::model::finding::Finding;
+use crate::model::grammar::Grammar;
 use crate::model::image::Home;
 use crate::model::name::ContainerName;
 use crate::model::repo::{Container, Repo};
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) system: System,
     pub(crate) report: Reporter,
     pub(crate) repo: Repo,
+    /// What the program can be called with, for the rule that judges calls.
+    pub(crate) grammar: fn() -> Grammar,
 }
 
 impl Context {
@@ -45,7 +48,7 @@ impl Context {
         let repo = Repo::load(fs::sources(&root))
             .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
         let system = self.system.at(root, self.system.overlay.clone());
-        Ok(Self { system, report: self.report.clone(), repo })
+        Ok(Self { system, report: self.report.clone(), repo, grammar: self.grammar })
     }
 
     /// Every program that is missing, at once, before anything is done.

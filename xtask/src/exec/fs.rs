@@ -41,6 +41,7 @@ pub(crate) fn sources(root: &Path) -> Vec<Source> {
     walk(root, &root.join("docs"), 8, &mut files);
     files.extend(read(root, &root.join(config::PATH)));
     files.extend(read(root, &root.join(".mise.toml")));
+    files.extend(read(root, &root.join("README.md")));
     files.sort_by(|a, b| a.path.cmp(&b.path));
     files
 }

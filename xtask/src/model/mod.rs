@@ -2,11 +2,13 @@
 
 pub(crate) mod ansible;
 pub(crate) mod config;
+pub(crate) mod declaration;
 pub(crate) mod difference;
 pub(crate) mod digest;
 pub(crate) mod failure;
 pub(crate) mod finding;
 pub(crate) mod fix;
+pub(crate) mod grammar;
 pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod inventory;

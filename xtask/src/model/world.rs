@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::digest::Digest;
 use super::finding::Finding;
+use super::grammar::Grammar;
 use super::kustomization::FILE_NAMES;
 use super::repo::Repo;
 use super::source::{Place, Source};
@@ -21,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) rendered: BTreeMap<String, Rendered>,
     /// What a registry says is at (repository, tag); nothing where it was not asked, or did not answer.
     pub(crate) published: BTreeMap<(String, String), Option<Digest>>,
+    /// What this tool can be called with.
+    pub(crate) grammar: Option<Grammar>,
 }
 
 /// What became of a folder.

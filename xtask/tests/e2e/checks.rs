@@ -329,6 +329,7 @@ apiVersion: argoproj.io/v1alpha1
 kind: Application
 metadata: {name: chart}
 spec:
+  project: default
   source: {repoURL: "https://charts.example", chart: cert-manager, targetRevision: v1.16.2}
   destination: {server: "https://kubernetes.default.svc", namespace: cert-manager}
 //- argocd/apps/multi.yaml
@@ -336,6 +337,7 @@ apiVersion: argoproj.io/v1alpha1
 kind: Application
 metadata: {name: multi}
 spec:
+  project: default
   sources:
     - {repoURL: "https://charts.example", chart: grafana, targetRevision: 8.0.0, helm: {valueFiles: [$values/argocd/values/grafana.yaml]}}
     - {repoURL: "https://git.example/ops.git", targetRevision: main, ref: values}
@@ -346,6 +348,7 @@ apiVersion: argoproj.io/v1alpha1
 kind: Application
 metadata: {name: elsewhere}
 spec:
+  project: default
   source: {repoURL: "https://git.example/other.git", targetRevision: main, path: deploy}
   destination: {server: "https://other:6443", namespace: elsewhere}
 //- argocd/apps/set.yaml
@@ -358,6 +361,7 @@ apiVersion: argoproj.io/v1alpha1
 kind: Application
 metadata: {name: plain}
 spec:
+  project: default
   source: {repoURL: "https://git.example/ops.git", targetRevision: main, path: argocd/manifests/plain}
   destination: {server: "https://kubernetes.default.svc", namespace: plain}
 //- argocd/apps/overlay.yaml
@@ -365,6 +369,7 @@ apiVersion: argoproj.io/v1alpha1
 kind: Application
 metadata: {name: overlay}
 spec:
+  project: default
   source: {repoURL: "https://git.example/ops.git", targetRevision: HEAD, path: argocd/manifests/overlay}
   destination: {server: "https://kubernetes.default.svc", namespace: overlay}
 //- argocd/manifests/plain/all.yaml
