@@ -188,8 +188,9 @@ fn project(world: &World, findings: &mut Vec<Finding>) {
 
 fn namespace(world: &World, findings: &mut Vec<Finding>) {
     for app in world.apps.iter().filter(|app| !app.namespace.is_empty()) {
-        let mut named =
-            app.objects.iter().filter(|object| object.names_its_namespace()).map(|object| &object.namespace);
+        // Applications of Applications live in ArgoCD's namespace, wherever what they deploy goes.
+        let own = app.objects.iter().filter(|object| !object.kind.starts_with("App"));
+        let mut named = own.filter(|object| object.names_its_namespace()).map(|object| &object.namespace);
         let Some(other) = named.next().filter(|_| !named.clone().any(|namespace| *namespace == app.namespace)) else {
             continue;
         };

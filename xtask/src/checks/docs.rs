@@ -129,7 +129,8 @@ fn name(world: &World, findings: &mut Vec<Finding>) {
 
 /// The lines between the two `---`, and where they start.
 fn head(file: &Source) -> Option<&str> {
-    file.text.strip_prefix("---\n")?.split("\n---").next()
+    let text = file.text.trim_start_matches('\u{feff}');
+    text.strip_prefix("---\n").or(text.strip_prefix("---\r\n"))?.split("\n---").next()
 }
 
 fn is_date(text: &str) -> bool {
@@ -139,8 +140,8 @@ fn is_date(text: &str) -> bool {
 }
 
 fn frontmatter(world: &World, findings: &mut Vec<Finding>) {
-    // A site without frontmatter anywhere does not use it.
-    if !pages(world).any(|file| head(file).is_some()) {
+    // A site where most pages have none does not use it.
+    if pages(world).filter(|file| head(file).is_some()).count() * 2 <= pages(world).count() {
         return;
     }
     for file in pages(world) {

@@ -151,7 +151,10 @@ fn compare(given: &Value, back: &Value, path: &mut Vec<String>, mistakes: &mut V
                 }
                 path.pop();
             }
-            for key in back.keys().filter(|key| !given.contains_key(*key) && !DEFAULTED.contains(&key.as_str())) {
+            // What a StatefulSet claims need not say that it is a claim.
+            let is_claim = path.iter().any(|key| key == "volumeClaimTemplates");
+            let is_filled = |key: &str| DEFAULTED.contains(&key) || (is_claim && matches!(key, "apiVersion" | "kind"));
+            for key in back.keys().filter(|key| !given.contains_key(*key) && !is_filled(key)) {
                 mistakes.push(Mistake { path: path.clone(), what: format!("{key} is missing"), is_key: false });
             }
         }

@@ -73,9 +73,9 @@ fn examine(cx: &Context, args: &Args) -> Result<Examined> {
     let wanted = |rule: &Rule| rules.is_empty() || rules.contains(rule.code);
     let mut checked = checks::run(&world, wanted);
     if let Some(revision) = &args.since {
-        let known: BTreeSet<_> =
-            checks::run(&diff::world_at(cx, revision)?, wanted).findings.iter().map(identity).collect();
-        checked.findings.retain(|finding| !known.contains(&identity(finding)));
+        let before = diff::world_at(cx, revision)?;
+        let known = checks::run(&before, wanted).findings;
+        checked.findings.retain(|finding| !is_known(finding, &known, &before, &world));
     }
     if !places.is_empty() {
         checked.findings.retain(|finding| is_in(finding, &places));
@@ -87,10 +87,16 @@ fn examine(cx: &Context, args: &Args) -> Result<Examined> {
     Ok(Examined { world, checked, objects })
 }
 
-/// What a finding is, wherever in its file it has moved to.
-fn identity(finding: &Finding) -> (&'static str, Option<String>, String) {
-    let path = finding.place.as_ref().map(|place| place.source.path.to_string());
-    (finding.code, path, finding.message.clone())
+/// Was it there before: in the same file, wherever in it, or in a file that now has another name?
+fn is_known(finding: &Finding, known: &[Finding], before: &World, now: &World) -> bool {
+    let path = |finding: &Finding| finding.place.as_ref().map(|place| place.source.path.clone());
+    let has = |world: &World, path: &str| world.repo.files.iter().any(|file| *file.path == *path);
+    let (new, same) =
+        (path(finding), |other: &&Finding| other.code == finding.code && other.message == finding.message);
+    known.iter().filter(same).any(|other| match (path(other), &new) {
+        (Some(old), Some(new)) => old == *new || (!has(now, &old) && !has(before, new)),
+        (old, new) => old == *new,
+    })
 }
 
 /// The repository with all that has to be asked for.

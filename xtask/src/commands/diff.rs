@@ -1,5 +1,7 @@
 //! What a change does to the clusters: rendered objects now against another commit.
 
+mod live;
+
 use std::fs::File;
 use std::path::Path;
 
@@ -13,9 +15,11 @@ use crate::model::world::World;
 use crate::report::Outcome;
 use crate::tools::git;
 
-/// Compare the rendered objects with those of another commit, by object and field
+/// Compare the rendered objects with those of another commit or of the clusters, by object and field
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  cargo xtask diff\n  cargo xtask diff v1.0 --markdown")]
+#[command(
+    after_help = "Examples:\n  cargo xtask diff\n  cargo xtask diff v1.0 --markdown\n  cargo xtask diff --live\n  cargo xtask diff --live --app dex"
+)]
 pub(crate) struct Args {
     /// The commit to compare with
     #[arg(default_value = "HEAD")]
@@ -23,9 +27,18 @@ pub(crate) struct Args {
     /// Write Markdown, for a comment at a pull request
     #[arg(long)]
     pub(crate) markdown: bool,
+    /// Ask the clusters what applying would change, by a server-side dry run
+    #[arg(long, conflicts_with = "revision")]
+    pub(crate) live: bool,
+    /// Only this Application; may be given several times
+    #[arg(long, requires = "live", value_name = "APP")]
+    pub(crate) app: Vec<String>,
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
+    if args.live {
+        return live::run(cx, args);
+    }
     let (before, after) = (world_at(cx, &args.revision)?, check::world(cx)?);
     for (what, world) in [(args.revision.as_str(), &before), ("the work tree", &after)] {
         for finding in world.findings.iter().filter(|finding| finding.code == "app-render") {
@@ -33,7 +46,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         }
     }
     let differences = difference::compare(&difference::objects(&before), &difference::objects(&after));
-    let human = if args.markdown { markdown(&differences) } else { human(&differences) };
+    let human = written(&differences, args.markdown);
     let values: Vec<Value> = differences.iter().map(value).collect();
     Ok(Outcome::ok(human, json!({"against": args.revision, "differences": values})))
 }
@@ -51,6 +64,10 @@ pub(crate) fn world_at(cx: &Context, revision: &str) -> Result<World> {
 fn unpack(archive: &Path, folder: &Path) -> Result<()> {
     let file = File::open(archive).context("reading the commit")?;
     tar::Archive::new(file).unpack(folder).context("unpacking the commit")
+}
+
+fn written(differences: &[Difference], as_markdown: bool) -> String {
+    if as_markdown { markdown(differences) } else { human(differences) }
 }
 
 fn sign(field: &Field) -> char {

@@ -1,14 +1,19 @@
 //! Everything that mentions a thing, by layer: what a rename would have to touch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::exec::fs;
 use crate::model::failure::Failure;
+use crate::model::repo::Repo;
 use crate::model::source::{Place, Source};
+use crate::model::world::is_yaml;
+use crate::model::yaml;
 use crate::report::Outcome;
+use crate::tools::git;
 
 /// Where folders stand, from what is built to what is told.
 const LAYERS: [(&str, &str); 7] = [
@@ -32,32 +37,113 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
-    if args.thing.trim().is_empty() {
+    let thing = args.thing.trim().trim_end_matches('/');
+    if thing.is_empty() {
         return Err(Failure::environment("name something to look for").into());
     }
-    let mut layers = BTreeMap::<usize, Vec<Place>>::new();
-    for file in &cx.repo.files {
+    let names = aliases(&cx.repo, thing);
+    let mut layers = BTreeMap::<usize, Vec<(Place, &str)>>::new();
+    let rest = unmodelled(cx);
+    for file in cx.repo.files.iter().chain(&rest) {
         let layer = LAYERS.iter().position(|(folder, _)| file.path.starts_with(folder)).unwrap_or(LAYERS.len());
-        layers.entry(layer).or_default().extend(mentions(file, &args.thing));
+        let mut seen = BTreeSet::new();
+        for name in &names {
+            let found = mentions(file, name).into_iter().filter(|place| seen.insert(place.line_column().0));
+            layers.entry(layer).or_default().extend(found.map(|place| (place, name.as_str())).collect::<Vec<_>>());
+        }
     }
     let mut human = String::new();
     let mut values: Vec<Value> = Vec::new();
-    for (layer, places) in layers.into_iter().filter(|(_, places)| !places.is_empty()) {
+    for (layer, mut places) in layers.into_iter().filter(|(_, places)| !places.is_empty()) {
         let name = LAYERS.get(layer).map_or("other", |(_, name)| name);
         human.extend([name, "\n"]);
-        for place in places {
+        places.sort_by(|(a, _), (b, _)| (&a.source.path, a.start).cmp(&(&b.source.path, b.start)));
+        for (place, alias) in places {
             let (line, column) = place.line_column();
             let text = place.source.text.lines().nth(line - 1).unwrap_or_default().trim();
-            human.extend(["  ", &place.to_string(), "  ", text, "\n"]);
-            values.push(
-                json!({"layer": name, "path": &*place.source.path, "line": line, "column": column, "text": text}),
-            );
+            let shown: String = text.chars().take(LONGEST).collect();
+            human.extend(["  ", &place.to_string(), "  ", &shown]);
+            if alias != thing {
+                human.extend(["  (as ", alias, ")"]);
+            }
+            human.push('\n');
+            values.push(json!({
+                "layer": name, "path": &*place.source.path, "line": line, "column": column, "text": shown, "as": alias,
+            }));
         }
     }
     if values.is_empty() {
-        return Err(Failure::refused(format!("nothing mentions {}", args.thing)).into());
+        return Err(Failure::refused(format!("nothing mentions {thing}")).into());
     }
-    Ok(Outcome::ok(human, json!({"references": values})))
+    let also: Vec<&String> = names.iter().filter(|name| *name != thing).collect();
+    if !also.is_empty() {
+        let names: Vec<&str> = also.iter().map(|name| name.as_str()).collect();
+        cx.report.say(&format!("{thing} is also {}", names.join(", ")));
+    }
+    Ok(Outcome::ok(human, json!({"thing": thing, "also": also, "references": values})))
+}
+
+/// A line of a generated file can be as long as the file.
+const LONGEST: usize = 160;
+
+/// Text files of the checkout that no rule looks at: the README, the tool's own stand-ins.
+fn unmodelled(cx: &Context) -> Vec<Source> {
+    let known: BTreeSet<&str> = cx.repo.files.iter().map(|file| &*file.path).collect();
+    let listed = cx.system.output(&git::files()).ok().filter(crate::exec::run::Output::success);
+    let names = listed.map(|output| git::parse_names(&output.stdout)).unwrap_or_default();
+    let wanted = names.iter().filter(|name| !known.contains(name.as_str()) && !name.ends_with("Cargo.lock"));
+    wanted.filter_map(|name| fs::source(&cx.system.root, &cx.path(name))).collect()
+}
+
+/// The thing, and what else it is called: a cluster by its address and context, a host by the template that makes it,
+/// an image by its folder, a cluster-local name by its short form.
+fn aliases(repo: &Repo, thing: &str) -> Vec<String> {
+    let mut names = vec![thing.to_owned()];
+    for cluster in &repo.config.clusters {
+        let context = cluster.context.as_ref().map(ToString::to_string);
+        let all = [Some(cluster.name.clone()), Some(cluster.server.clone()), context];
+        if all.iter().flatten().any(|name| name == thing) {
+            names.extend(all.into_iter().flatten());
+        }
+    }
+    for (variable, value) in variables(repo) {
+        if let Some(prefix) = thing.strip_suffix(&format!(".{value}")) {
+            names.push(format!("{prefix}.{{{{ {variable} }}}}"));
+        }
+    }
+    if let Ok(home) = repo.home() {
+        for container in &repo.containers {
+            let both = [home.image(&container.name), container.folder()];
+            if both.iter().any(|name| name == thing) {
+                names.extend(both);
+            }
+        }
+    }
+    if let Some(short) = thing.strip_suffix(".cluster.local").or(Some(thing)).and_then(|name| name.strip_suffix(".svc"))
+    {
+        names.push(short.to_owned());
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// Variables of Ansible whose value is a domain.
+fn variables(repo: &Repo) -> Vec<(String, String)> {
+    let files = repo.files.iter().filter(|file| file.path.starts_with("ansible/") && is_yaml(&file.path));
+    let mut variables = Vec::new();
+    for document in files.flat_map(|file| yaml::parse(file).unwrap_or_default()) {
+        document.walk(&mut |key, value| {
+            if let (Some(key), Some(value)) = (key.text(), value.text().filter(|text| is_domain(text))) {
+                variables.push((key.to_owned(), value.to_owned()));
+            }
+        });
+    }
+    variables
+}
+
+fn is_domain(text: &str) -> bool {
+    text.contains('.') && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
 }
 
 /// The first mention on each line.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
@@ -14,6 +15,7 @@ use crate::model::failure::{Failure, Kind};
 use crate::model::finding::Finding;
 use crate::model::source::Source;
 use crate::model::world::{Rendered, is_yaml};
+use crate::model::yaml::{self, Node};
 use crate::report::Outcome;
 use crate::tools::kustomize;
 
@@ -41,13 +43,15 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     }
     let rendered = render(cx, &wanted)?;
     let mut findings = Vec::new();
-    let (mut text, mut values) = (String::new(), Vec::new());
+    let (mut text, mut values, mut files) = (String::new(), Vec::new(), Vec::new());
+    let alone = |folder: &str| wanted.iter().filter(|other| name(other) == name(folder)).count() == 1;
     for (folder, result) in &rendered {
         match result {
             Rendered::Text(manifests) => {
                 values.push(json!({"folder": folder, "manifests": manifests}));
                 if let Some(to) = &args.to {
-                    fs::write(&to.join(format!("{}.yaml", name(folder))), manifests)?;
+                    let file = if alone(folder) { name(folder) } else { folder.replace('/', "-") };
+                    files.push((to.join(format!("{file}.yaml")), manifests));
                 } else {
                     text += &format!("# {folder}\n---\n{manifests}");
                 }
@@ -57,6 +61,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         }
     }
     if findings.is_empty() {
+        // All of them or none: half a folder would be taken for a whole one.
+        files.into_iter().try_for_each(|(path, manifests)| fs::write(&path, manifests))?;
         return Ok(Outcome::ok(text, json!({"rendered": values})));
     }
     Err(Failure::of_findings("not everything renders", findings).into())
@@ -106,17 +112,49 @@ fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
             finding.at(kustomization.source.place(0, 0)).help(format!("{program} build {folder}")),
         ))
     };
-    match cx.system.output(&kustomize::build(program, folder)) {
+    match cx.system.output(&kustomize::build(program, folder).limit(limit())) {
         Ok(output) if output.success() => {
+            if let Some(why) = implausible(&output.stdout, &files) {
+                return Ok(failed(&why));
+            }
             fs::write(&cached, &output.stdout)?;
             Ok(Rendered::Text(output.stdout))
         }
-        Ok(output) => Ok(failed(kustomize::parse_error(&output.stderr))),
+        Ok(output) => match kustomize::cannot(&output.stderr) {
+            Some(why) => Ok(Rendered::NotChecked(why.to_owned())),
+            None => Ok(failed(kustomize::parse_error(&output.stderr))),
+        },
         Err(error) => match error.downcast::<Failure>()? {
             failure if failure.kind == Kind::Interrupted => Err(failure.into()),
             failure => Ok(failed(&failure.summary)),
         },
     }
+}
+
+/// How long one folder may take; `BLUMEOPS_KUSTOMIZE_LIMIT` says otherwise, in seconds.
+fn limit() -> Duration {
+    let seconds = env::var("BLUMEOPS_KUSTOMIZE_LIMIT").and_then(|text| text.parse().ok());
+    seconds.map_or(kustomize::RENDER, Duration::from_secs_f32)
+}
+
+/// Why an output that was called a success is none.
+fn implausible(output: &str, files: &[&Source]) -> Option<String> {
+    let documents = match yaml::documents(output) {
+        Ok(documents) => documents,
+        Err((_, why)) => return Some(format!("what it printed is not YAML: {why}")),
+    };
+    let is_object = |node: &Node| node.get("kind").is_some() && node.get("apiVersion").is_some();
+    let mut written = documents.iter().filter(|node| node.text().is_none_or(|text| !matches!(text, "" | "~")));
+    if let Some(odd) = written.clone().find(|node| !is_object(node)) {
+        let line = output[odd.start..].lines().next().unwrap_or_default();
+        return Some(format!("what it printed is not an object: {line}"));
+    }
+    let has_object = |file: &&Source| {
+        let is_own = file.path.contains("kustomization.") || !is_yaml(&file.path);
+        !is_own && file.documents().as_ref().is_ok_and(|documents| documents.iter().any(is_object))
+    };
+    let is_lost = written.next().is_none() && files.iter().any(has_object);
+    is_lost.then(|| "it printed nothing, and there are objects to print".to_owned())
 }
 
 /// What the render depends on: the program and every file.

@@ -59,6 +59,11 @@ fn walk(root: &Path, folder: &Path, depth: usize, files: &mut Vec<Source>) {
     }
 }
 
+/// One file, if it is text of a size that people write; a link is not followed.
+pub(crate) fn source(root: &Path, path: &Path) -> Option<Source> {
+    if path.is_symlink() { None } else { read(root, path) }
+}
+
 fn read(root: &Path, path: &Path) -> Option<Source> {
     if path.metadata().ok()?.len() > LARGEST {
         return None;

@@ -102,6 +102,31 @@ fn rename(value: &mut Value, names: &BTreeMap<String, String>) {
     }
 }
 
+/// Written by the API server, by kubectl or by ArgoCD, and no part of what was asked for.
+const NOISE: [&str; 6] = ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"];
+
+/// Annotations of the same kind.
+const BOOKKEEPING: [&str; 4] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "deployment.kubernetes.io/revision",
+    "argocd.argoproj.io/tracking-id",
+    "pv.kubernetes.io/bind-completed",
+];
+
+/// Takes out what no manifest says.
+pub(crate) fn without_noise(object: &mut Value) {
+    let Some(fields) = object.as_object_mut() else { return };
+    fields.remove("status");
+    let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    metadata.retain(|key, _| !NOISE.contains(&key.as_str()));
+    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.retain(|key, _| !BOOKKEEPING.contains(&key.as_str()));
+        if annotations.is_empty() {
+            metadata.remove("annotations");
+        }
+    }
+}
+
 /// Everything that differs, in order.
 pub(crate) fn compare(before: &BTreeMap<Identity, Value>, after: &BTreeMap<Identity, Value>) -> Vec<Difference> {
     let all: BTreeSet<&Identity> = before.keys().chain(after.keys()).collect();

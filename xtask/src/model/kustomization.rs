@@ -92,9 +92,20 @@ impl Kustomization {
         root.scalars(&mut |node, text| scalars.push((node, text)));
         let given = scalars.iter().filter(|(_, text)| !matches!(*text, "" | "~" | "." | "./"));
         let names = given.filter_map(|(_, text)| join(source.folder(), text)).collect();
-        let is_remote = |text: &str| text.contains("://") || text.contains("?ref=") || text.starts_with("github.com/");
-        let listed: Vec<&Node> = LISTS.iter().filter_map(|key| root.get(key)).flat_map(Node::items).collect();
-        let remote = listed.into_iter().find(|node| node.text().is_some_and(is_remote)).or(root.get("helmCharts"));
+        let hosts = ["git@", "github.com/", "gitlab.com/", "bitbucket.org/"];
+        let is_remote = |text: &str| {
+            text.contains("://") || text.contains("?ref=") || hosts.iter().any(|host| text.starts_with(host))
+        };
+        let listed = LISTS.iter().filter_map(|key| root.get(key)).flat_map(Node::items);
+        let patched = ["patches", "patchesStrategicMerge", "patchesJson6902", "transformers", "generators", "crds"];
+        let patched = patched.iter().filter_map(|key| root.get(key)).flat_map(Node::items);
+        let patched = patched.map(|item| item.get("path").unwrap_or(item));
+        let charts = ["helmCharts", "helmChartInflationGenerator"].into_iter().find_map(|key| root.get(key));
+        let remote = listed.chain(patched).find(|node| {
+            let text = node.text().filter(|text| !text.contains('\n'));
+            text.is_some_and(is_remote)
+        });
+        let remote = remote.or(charts);
         let remote = remote.map(|node| node.place(&source));
         Ok(Self { source, images, includes, names, remote })
     }

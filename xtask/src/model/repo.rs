@@ -114,7 +114,7 @@ impl Repo {
             self.kustomizations.push(Kustomization::parse(file)?);
         } else if has_extension(name, &["yaml", "yml"]) {
             for document in yaml::parse(&file)? {
-                self.applications.extend(application(&document));
+                self.applications.extend(applications(&document));
                 document.walk(&mut |key, value| {
                     if let (Some("image"), Some(reference)) = (key.text(), value.text()) {
                         let (image, tag) = split_reference(reference);
@@ -268,14 +268,29 @@ fn containers(files: &[Source]) -> Vec<Container> {
     found.into_iter().map(|(name, kinds)| Container { name, kinds: kinds.into_iter().collect() }).collect()
 }
 
-fn application(document: &yaml::Node) -> Option<Application> {
-    if document.get("kind")?.text()? != "Application" {
-        return None;
-    }
-    let path = document.path(&["spec", "source", "path"])?.text()?.trim_end_matches('/').to_owned();
-    let server = document.path(&["spec", "destination", "server"])?.text()?.to_owned();
-    let url = document.path(&["spec", "source", "repoURL"]).and_then(yaml::Node::text).unwrap_or_default().to_owned();
-    Some(Application { path, server, url })
+/// One for each of its sources that is a folder.
+fn applications(document: &yaml::Node) -> Vec<Application> {
+    let Some(spec) =
+        document.get("spec").filter(|_| document.get("kind").and_then(yaml::Node::text) == Some("Application"))
+    else {
+        return Vec::new();
+    };
+    let text = |node: Option<&yaml::Node>| node.and_then(yaml::Node::text).unwrap_or_default().to_owned();
+    let destination = spec.get("destination");
+    let server = destination.and_then(|to| to.get("server").or(to.get("name")));
+    let sources = spec.get("sources").map_or(&[][..], yaml::Node::items).iter().chain(spec.get("source"));
+    let folders = sources.filter(|source| source.get("path").is_some());
+    let application = |source: &yaml::Node| Application {
+        path: folder(&text(source.get("path"))),
+        server: text(server),
+        url: text(source.get("repoURL")),
+    };
+    folders.map(application).collect()
+}
+
+/// A folder as Applications write it, relative to the root.
+pub(crate) fn folder(path: &str) -> String {
+    path.trim_start_matches("./").trim_matches('/').to_owned()
 }
 
 fn home_of(image: &str, containers: &[Container]) -> Option<Home> {

@@ -6,7 +6,7 @@ use super::digest::Digest;
 use super::finding::Finding;
 use super::grammar::Grammar;
 use super::kustomization::FILE_NAMES;
-use super::repo::Repo;
+use super::repo::{Repo, folder};
 use super::source::{Place, Source};
 use super::tag::GitTag;
 use super::yaml::{self, Node, Value};
@@ -256,7 +256,7 @@ impl World {
         };
         let mut own = None;
         for source in &sources {
-            let path = source.get("path").and_then(Node::text).map(|path| path.trim_matches('/').to_owned());
+            let path = source.get("path").and_then(Node::text).map(folder);
             let exists = |path: &String| self.facts.paths.iter().any(|file| file.starts_with(&format!("{path}/")));
             match path {
                 _ if source.get("chart").is_some() => {
@@ -294,7 +294,8 @@ impl World {
                 let documents = match yaml::parse(&rendered) {
                     Ok(documents) => documents,
                     Err(finding) => {
-                        self.findings.push(*finding);
+                        // Without a kustomization it is the files themselves, and they have been read.
+                        self.findings.extend(self.repo.kustomization(path).map(|_| *finding));
                         return false;
                     }
                 };

@@ -30,13 +30,20 @@ pub(crate) fn human(finding: &Finding) -> String {
     text
 }
 
+/// Of a longer line, the part around the place is shown.
+const WIDEST: usize = 200;
+
 fn snippet(place: &Place) -> String {
     let (line, column) = place.line_column();
     let source = place.source.text.lines().nth(line - 1).unwrap_or_default();
     let width = place.source.text[place.start..place.end].lines().next().map_or(1, |text| text.chars().count().max(1));
     let gutter = line.to_string().len();
-    let marks = format!("{}{}", " ".repeat(column - 1), "^".repeat(width));
-    format!("{:gutter$}--> {place}\n{:gutter$} |\n{line} | {source}\n{:gutter$} | {}\n", "", "", "", marks.trim_end())
+    let is_long = source.chars().nth(WIDEST).is_some();
+    let skipped = if is_long { (column - 1).saturating_sub(WIDEST / 4) } else { 0 };
+    let shown: String = source.chars().skip(skipped).take(WIDEST).collect();
+    let width = width.min(WIDEST - WIDEST / 4);
+    let marks = format!("{}{}", " ".repeat(column - 1 - skipped), "^".repeat(width));
+    format!("{:gutter$}--> {place}\n{:gutter$} |\n{line} | {shown}\n{:gutter$} | {}\n", "", "", "", marks.trim_end())
 }
 
 /// A failure with all its parts.
@@ -74,5 +81,5 @@ pub(crate) fn finding_json(finding: &Finding) -> Value {
         Severity::Error => "error",
         Severity::Environment => "environment",
     };
-    json!({"code": finding.code, "severity": severity, "message": finding.message, "place": finding.place.as_ref().map(at), "other": finding.other.as_deref().map(|(place, _)| at(place)), "help": finding.help})
+    json!({"code": finding.code, "severity": severity, "message": finding.message, "place": finding.place.as_ref().map(at), "other": finding.other.as_deref().map(|(place, _)| at(place)), "help": finding.help, "fixable": finding.fix.is_some()})
 }

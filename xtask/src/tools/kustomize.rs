@@ -5,12 +5,33 @@ use std::time::Duration;
 use super::{Invocation, line};
 
 /// A render takes a moment; one that asks the network never ends here.
-const RENDER: Duration = Duration::from_secs(60);
+pub(crate) const RENDER: Duration = Duration::from_secs(60);
 
 /// Renders `folder` with `program`, kustomize itself or kubectl, which has it built in.
 pub(crate) fn build(program: &str, folder: &str) -> Invocation {
     let verb = if program == "kubectl" { "kustomize" } else { "build" };
     line!("{program} {verb} {folder}").limit(RENDER)
+}
+
+/// Why it can't be rendered here although nothing may be wrong with it: it wants a plugin, or the network.
+pub(crate) fn cannot(stderr: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
+    if says(&["plugins disabled", "unable to find plugin", "fails configuration: plugin", "must specify --enable-helm"])
+    {
+        Some("it needs a plugin of kustomize that is not run here")
+    } else if says(&[
+        "no such host",
+        "dial tcp",
+        "git fetch",
+        "'git fetch",
+        "failed to run '/",
+        "git cmd =",
+        "unable to clone",
+    ]) {
+        Some("it needs something from elsewhere that can't be reached")
+    } else {
+        None
+    }
 }
 
 /// The line of its stderr that says what is wrong.
@@ -31,5 +52,10 @@ mod tests {
         assert_eq!(build("kubectl", "a").to_string(), "kubectl kustomize a");
         let said = "# Warning: 'bases' is deprecated.\nError: accumulating resources: no such file\n";
         assert_eq!(parse_error(said), "accumulating resources: no such file");
+        assert_eq!(cannot(said), None);
+        let ksops =
+            "Error: loading generator plugins: external plugins disabled; unable to load external plugin 'ksops'";
+        assert!(cannot(ksops).unwrap().contains("plugin"));
+        assert!(cannot("Get \"https://raw.example/x\": dial tcp: lookup raw.example: no such host").is_some());
     }
 }

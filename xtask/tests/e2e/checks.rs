@@ -8,15 +8,21 @@ use serde_json::Value;
 use crate::stage::{Done, Stage};
 
 /// Runs with the programs that `setup` has installed in reach.
-fn check(stage: &Stage, args: &[&str]) -> Done {
+pub(crate) fn check(stage: &Stage, args: &[&str]) -> Done {
+    with_kustomize(stage, args).output().unwrap().into()
+}
+
+/// The same, not started yet.
+pub(crate) fn with_kustomize(stage: &Stage, args: &[&str]) -> std::process::Command {
     let mut command = stage.xtask(args);
     let tools = crate::around::tool("kustomize");
     let path = format!("{}:{}", tools.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    command.env("PATH", path).output().unwrap().into()
+    command.env("PATH", path);
+    command
 }
 
 /// Code, file, and the file of the other end.
-fn findings(stage: &Stage) -> Vec<(String, String, String)> {
+pub(crate) fn findings(stage: &Stage) -> Vec<(String, String, String)> {
     let done = check(stage, &["check", "--format", "json"]);
     let value: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{}{}", done.stdout, done.stderr));
     let list = value["result"]["findings"].as_array().unwrap_or_else(|| panic!("{value}")).clone();
@@ -316,7 +322,7 @@ fn references_and_explanations() {
     {
         assert!(refs.contains(words), "{refs}");
     }
-    check(&stage, &["refs", "nothing-has-this-name"]).expect(1, &["nothing mentions"]);
+    check(&stage, &["refs", &["nothing-has", "-this-name"].concat()]).expect(1, &["nothing mentions"]);
     let text = check(&stage, &["explain", "service-port"]).expect(0, &[]).stdout;
     assert!(text.contains("-  ports: ") || text.contains("-targetPort: http"), "{text}");
     check(&stage, &["explain", "service-prot"]).expect(2, &["did you mean `service-port`?"]);

@@ -5,13 +5,18 @@
 
 mod around;
 mod checks;
+mod damage;
 mod dry_run;
 mod interruptions;
+mod live;
 mod provision;
 mod refusals;
 mod rehearsal;
 mod releases;
+mod repairs;
+mod reports;
 mod secrets;
 mod stage;
 #[path = "../../stand-ins/servers.rs"]
 mod stand_ins;
+mod strangers;

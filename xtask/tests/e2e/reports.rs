@@ -1,0 +1,101 @@
+//! What other programs read: SARIF, JUnit, annotations and JSON, each held against what says how it has to look.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::checks::{check, with_kustomize};
+use crate::stage::{Done, Stage, run};
+
+fn schema(name: &str) -> String {
+    format!("{}/tests/schemas/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn broken() -> Stage {
+    let stage = Stage::of_this_repository();
+    let app = stage.read("argocd/apps/dex.yaml").replace("targetRevision: main", "targetRevision: \"a<b>&'|é\"");
+    stage.write("argocd/apps/dex.yaml", &app);
+    stage.write("docs/how-to/a page.md", "no frontmatter, and [[nowhere]]\n");
+    stage
+}
+
+#[test]
+fn sarif_and_junit_are_what_their_schemas_say() {
+    let stages = [Stage::of_this_repository(), broken()];
+    for (stage, code) in stages.iter().zip([0, 1]) {
+        let sarif = check(stage, &["check", "--format", "sarif"]).expect(code, &[]).stdout;
+        std::fs::write(stage.path("check.sarif"), &sarif).unwrap();
+        run(Command::new("jsonschema").arg("-i").arg(stage.path("check.sarif")).arg(schema("sarif-2.1.0.json")));
+        let value: Value = serde_json::from_str(&sarif).unwrap();
+        let rules = value["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap();
+        assert!(
+            rules.iter().all(|rule| rule["shortDescription"]["text"].is_string() && rule["help"]["text"].is_string())
+        );
+        let junit = check(stage, &["check", "--format", "junit"]).expect(code, &[]).stdout;
+        std::fs::write(stage.path("check.xml"), junit).unwrap();
+        run(Command::new("xmllint")
+            .args(["--noout", "--schema", &schema("junit-10.xsd")])
+            .arg(stage.path("check.xml")));
+    }
+}
+
+#[test]
+fn a_workflow_run_shows_annotations_and_a_summary() {
+    let stage = broken();
+    let mut command = with_kustomize(&stage, &["check", "--format", "github"]);
+    let done =
+        Done::from(command.env("GITHUB_STEP_SUMMARY", stage.path("summary.md")).output().unwrap()).expect(1, &[]);
+    assert!(done.stdout.lines().all(|line| line.starts_with("::error ")), "{}", done.stdout);
+    let summary = std::fs::read_to_string(stage.path("summary.md")).unwrap();
+    assert!(summary.starts_with("### ✗ cargo xtask check\n"), "{summary}");
+    assert!(summary.contains("| app-revision | `argocd/apps/dex.yaml:11:21` |"), "{summary}");
+}
+
+/// The keys of a value, each with the path to it; the items of a list are one.
+fn keys(value: &Value, path: &str, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                found.insert(path.clone());
+                keys(value, &path, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys(item, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_of_the_json_is_documented_and_the_other_way_round() {
+    let stage = broken();
+    let path = "argocd/manifests/dex/deployment.yaml";
+    stage.write(path, &stage.read(path).replace("memory: 128Mi", "memory: 256Mi"));
+    let page = stage.read("docs/reference/json.md");
+    for (command, args) in [
+        ("check", &["check"][..]),
+        ("check --fix --dry-run", &["check", "--fix", "--dry-run"]),
+        ("diff", &["diff"]),
+        ("render", &["render", "dex"]),
+        ("refs", &["refs", "ringtail"]),
+        ("graph", &["graph", "dex"]),
+    ] {
+        let output = check(&stage, &[args, &["--format", "json"]].concat()).stdout;
+        let value: Value = serde_json::from_str(&output).unwrap_or_else(|_| panic!("{command}: {output}"));
+        let mut given = std::collections::BTreeSet::new();
+        keys(&value["result"], "", &mut given);
+        let section = page.split("\n## ").find(|part| part.starts_with(&format!("`{command}`\n")));
+        let section = section.unwrap_or_else(|| panic!("docs/reference/json.md has no section `{command}`"));
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let told: std::collections::BTreeSet<String> = rows.map(str::to_owned).collect();
+        // Values of objects and what may be null can hold more than this run has.
+        let extra = ["other.", "place."];
+        let optional = |key: &&String| extra.iter().any(|part| key.contains(part));
+        let missing: Vec<_> = given.difference(&told).collect();
+        let invented: Vec<_> = told.difference(&given).filter(|key| !optional(key)).collect();
+        assert!(
+            missing.is_empty() && invented.is_empty(),
+            "{command}: not documented {missing:?}, not there {invented:?}"
+        );
+    }
+}
