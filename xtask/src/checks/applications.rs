@@ -290,7 +290,8 @@ fn dns_name(world: &World, findings: &mut Vec<Finding>) {
                     }
                     None => format!("namespace {namespace} has no Service {service}"),
                 };
-                findings.push(Finding::error("dns-name", message).at(value.place()));
+                let place = world.place_of(app, value, &format!("{service}.{namespace}"));
+                findings.push(Finding::error("dns-name", message).at(place));
             }
         });
     }

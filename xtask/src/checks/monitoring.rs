@@ -80,15 +80,15 @@ fn words<'a>(text: &'a str, marker: &str) -> Vec<&'a str> {
 
 fn dashboard(world: &World, findings: &mut Vec<Finding>) {
     let jobs: BTreeSet<&str> = configurations(world).into_iter().flat_map(|text| words(text, "job_name")).collect();
-    for (_, object) in world.objects().filter(|_| !jobs.is_empty() && world.knows_all()) {
+    for (app, object) in world.objects().filter(|_| !jobs.is_empty() && world.knows_all()) {
         if object.at(&["metadata", "labels", "grafana_dashboard"]).is_none() {
             continue;
         }
         object.root().scalars(&mut |value: Ref<'_>| {
             for job in value.text().map_or_else(Vec::new, |text| words(text, "{job=")) {
                 if !jobs.contains(job) {
-                    let finding =
-                        Finding::error("dashboard-job", format!("no scrape is called {job}")).at(value.place());
+                    let finding = Finding::error("dashboard-job", format!("no scrape is called {job}"));
+                    let finding = finding.at(world.place_of(app, value, job));
                     findings.push(finding.did_you_mean(job, jobs.iter().copied()));
                 }
             }

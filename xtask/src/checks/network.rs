@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Rule;
 use super::objects::tailscale_host;
 use crate::model::finding::Finding;
-use crate::model::source::Source;
+use crate::model::source::{Place, Source};
+use crate::model::suggest::nearest;
 use crate::model::world::{Object, Ref, World};
 use crate::model::yaml::{self, Node};
 
@@ -188,9 +189,21 @@ fn backend(world: &World, findings: &mut Vec<Finding>) {
         if is_tailnet && world.knows_all() && !names.is_empty() && !names.contains(&name) {
             let finding =
                 Finding::error("caddy-backend", format!("nothing here is called {address}")).at(backend.place(file));
-            findings.push(finding.did_you_mean(name, names.iter().copied()));
+            let finding = finding.did_you_mean(name, names.iter().copied());
+            let near = nearest(name, names.iter().copied());
+            findings.push(match near.and_then(|near| tailnet_place(world, near)) {
+                Some(place) => finding.also(place, "the nearest name"),
+                None => finding,
+            });
         }
     }
+}
+
+/// Where a thing gets its name in the tailnet.
+fn tailnet_place(world: &World, name: &str) -> Option<Place> {
+    let annotation = |object| Object::at(object, &["metadata", "annotations", "tailscale.com/hostname"]);
+    let named = world.objects().filter_map(|(_, object)| tailscale_host(object).or_else(|| annotation(object)));
+    named.into_iter().find(|value| value.text() == Some(name)).map(Ref::place)
 }
 
 /// Every host that Caddy serves.

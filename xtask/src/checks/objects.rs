@@ -133,7 +133,12 @@ fn selector_labels(world: &World, findings: &mut Vec<Finding>) {
             if value.text().is_some_and(|text| own.get(key).is_none_or(|label| label != text)) {
                 let message =
                     format!("the pods of {} have no label {key}: {}", object.name, value.text().unwrap_or_default());
-                findings.push(Finding::error("selector-labels", message).at(value.place()));
+                let finding = Finding::error("selector-labels", message).at(value.place());
+                let label = object.pod_template().and_then(|pod| pod.at(&["metadata", "labels", key]));
+                findings.push(match label {
+                    Some(label) => finding.also(label.place(), "its pods' label"),
+                    None => finding,
+                });
             }
         }
     }
@@ -155,7 +160,15 @@ fn service_pods(world: &World, findings: &mut Vec<Finding>) {
         // Pods that an operator makes carry labels that no workload here knows.
         let ours = all.iter().any(|labels| selector.keys().any(|key| labels.contains_key(key)));
         if !selector.is_empty() && ours && !all.iter().any(|labels| matches(&selector, labels)) {
-            let place = service.at(&["spec", "selector"]).map_or_else(|| service.place(), Ref::place);
+            let whole = service.at(&["spec", "selector"]);
+            // The one without which the rest would match.
+            let odd = selector.keys().find(|key| {
+                let rest =
+                    selector.iter().filter(|(other, _)| other != key).map(|(k, v)| (k.clone(), v.clone())).collect();
+                selector.len() > 1 && all.iter().any(|labels| matches(&rest, labels))
+            });
+            let at = odd.and_then(|key| whole?.get(key)).or(whole);
+            let place = at.map_or_else(|| service.place(), Ref::place);
             let message = format!("the selector of Service {} matches no pods", service.name);
             findings.push(Finding::error("service-pods", message).at(place));
         }

@@ -91,8 +91,11 @@ fn spans<'a>(file: &Source, start: usize, text: &'a str, fields: &mut BTreeMap<&
     }
 }
 
-/// Every field that is read: item, field and where.
-fn reads(world: &World) -> (Vec<(String, String, Place)>, BTreeSet<String>) {
+/// Item, field, and where each is named.
+type Read = (String, String, [Place; 2]);
+
+/// Every field that is read, and the items that are read whole.
+fn reads(world: &World) -> (Vec<Read>, BTreeSet<String>) {
     let (mut reads, mut whole) = (Vec::new(), BTreeSet::new());
     for (_, object) in world.objects().filter(|(_, object)| object.kind == "ExternalSecret") {
         let list = |key: &str| object.at(&["spec", key]).map_or_else(Vec::new, Ref::items);
@@ -101,14 +104,14 @@ fn reads(world: &World) -> (Vec<(String, String, Place)>, BTreeSet<String>) {
             // Without a field the provider takes the one called password.
             let field = reference.get("property");
             let name = field.and_then(Ref::text).unwrap_or("password").to_owned();
-            reads.push((key.text().unwrap_or_default().to_owned(), name, field.unwrap_or(key).place()));
+            reads.push((key.text().unwrap_or_default().to_owned(), name, [key.place(), field.unwrap_or(key).place()]));
         }
         let extracted = list("dataFrom").into_iter().filter_map(|item| item.text_at(&["extract", "key"]));
         whole.extend(extracted.map(str::to_owned));
     }
     for (parts, place) in references(world) {
         if let [_, item, .., field] = parts.as_slice() {
-            reads.push((item.clone(), field.clone(), place));
+            reads.push((item.clone(), field.clone(), [place.clone(), place]));
         }
     }
     (reads, whole)
@@ -117,7 +120,7 @@ fn reads(world: &World) -> (Vec<(String, String, Place)>, BTreeSet<String>) {
 fn plan(world: &World, findings: &mut Vec<Finding>) {
     let items = items(world);
     let (reads, whole) = reads(world);
-    for (name, field, place) in &reads {
+    for (name, field, [named, place]) in &reads {
         let declared: Vec<&Item<'_>> = items.iter().filter(|item| item.name.eq_ignore_ascii_case(name)).collect();
         let fields = || declared.iter().flat_map(|item| item.fields.keys().copied());
         match declared.first() {
@@ -130,7 +133,7 @@ fn plan(world: &World, findings: &mut Vec<Finding>) {
                 // An item that no page speaks of may be declared elsewhere; one that is nearly called so is a slip.
                 if let Some(near) = items.iter().map(|item| item.name).find(|known| is_slip(name, known)) {
                     let finding = Finding::error("secret-plan", format!("no page declares an item {name}"));
-                    findings.push(finding.at(place.clone()).help(format!("did you mean `{near}`?")));
+                    findings.push(finding.at(named.clone()).help(format!("did you mean `{near}`?")));
                 }
             }
             Some(_) => {}

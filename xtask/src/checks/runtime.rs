@@ -102,7 +102,10 @@ fn ports(world: &World, findings: &mut Vec<Finding>) {
             if !exposed.iter().any(|port| port == text) && !is_set(container, declared, text) {
                 let message = format!("the image does not declare port {text}: it has {}", exposed.join(", "));
                 let finding = Finding::error("image-ports", message).at(number.place());
-                findings.push(finding.also(declared.place.clone(), "the image"));
+                // The one that no container's port answers may be the slip.
+                let other = exposed.iter().find(|port| !numbers.iter().any(|number| number.text() == Some(port)));
+                let names = [other.map_or("", String::as_str), "ExposedPorts"];
+                findings.push(finding.also(declared.place_of(&names), "the image"));
             }
         }
         for value in container.get("env").map_or_else(Vec::new, Ref::items).into_iter().filter(|_| !numbers.is_empty())
@@ -145,7 +148,7 @@ fn user(world: &World, findings: &mut Vec<Finding>) {
             if let Some(message) = found {
                 let place = asked.or(refused).unwrap_or(container).place();
                 let finding = Finding::error("image-user", message).at(place);
-                findings.push(finding.also(declared.place.clone(), "the image"));
+                findings.push(finding.also(declared.place_of(&["User"]), "the image"));
             }
         }
     }
@@ -176,7 +179,7 @@ fn args(world: &World, findings: &mut Vec<Finding>) {
         };
         if let Some((value, message)) = found {
             let finding = Finding::error("image-args", message).at(value.place());
-            findings.push(finding.also(declared.place.clone(), "the image"));
+            findings.push(finding.also(declared.place_of(&["Entrypoint"]), "the image"));
         }
     }
 }

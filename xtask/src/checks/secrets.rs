@@ -202,7 +202,7 @@ fn template(world: &World, findings: &mut Vec<Finding>) {
                 let is_field = value.text().is_some_and(|text| text.contains(&format!(".{name}")));
                 if is_field && !known.contains(&name) {
                     let message = format!("the template uses {name}, which data does not fetch");
-                    let finding = Finding::error("secret-template", message).at(value.place());
+                    let finding = Finding::error("secret-template", message).at(value.place_of(name));
                     findings.push(finding.did_you_mean(name, known.iter().copied()));
                 }
             }

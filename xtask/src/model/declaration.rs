@@ -1,5 +1,7 @@
 //! What an image declares, as far as its Nix expression or Dockerfile says it outright.
 
+use std::collections::BTreeMap;
+
 use rnix::ast::{self, HasEntry as _};
 use rowan::ast::AstNode as _;
 
@@ -16,6 +18,15 @@ pub(crate) struct Declaration {
     /// Numbers, without the protocol.
     pub(crate) ports: Option<Vec<String>>,
     pub(crate) user: Option<String>,
+    /// Where each of its parts is written; ports by their number.
+    pub(crate) places: BTreeMap<String, Place>,
+}
+
+impl Declaration {
+    /// Where one of these is written, or else the whole.
+    pub(crate) fn place_of(&self, names: &[&str]) -> Place {
+        names.iter().find_map(|name| self.places.get(*name)).unwrap_or(&self.place).clone()
+    }
 }
 
 /// Reads the one `config = { … }` of an image's expression. What is computed stays unknown, but for the store paths
@@ -41,10 +52,12 @@ pub(crate) fn of_nix(source: &Source) -> Option<Declaration> {
         env: Some(Vec::new()),
         ports: Some(Vec::new()),
         user: Some(String::new()),
+        places: BTreeMap::new(),
     };
     for entry in set.attrpath_values() {
         let path = names(&entry);
         let value = entry.value();
+        declared.places.extend(written(&entry, source));
         match path.first().map(String::as_str) {
             Some("Entrypoint") => declared.entrypoint = value.and_then(texts),
             Some("Cmd") => declared.cmd = value.and_then(texts),
@@ -55,6 +68,23 @@ pub(crate) fn of_nix(source: &Source) -> Option<Declaration> {
         }
     }
     Some(declared)
+}
+
+/// Where an entry is written, and the ports in it.
+fn written(entry: &ast::AttrpathValue, source: &Source) -> Vec<(String, Place)> {
+    let at = |entry: &ast::AttrpathValue| {
+        let range = entry.syntax().text_range();
+        source.first_line(usize::from(range.start()), usize::from(range.end()))
+    };
+    let named = |entry: &ast::AttrpathValue| {
+        let name = names(entry).first().map(|name| name.split('/').next().unwrap_or_default().to_owned());
+        name.map(|name| (name, at(entry)))
+    };
+    let inner = match entry.value() {
+        Some(ast::Expr::AttrSet(set)) => set.attrpath_values().filter_map(|entry| named(&entry)).collect(),
+        _ => Vec::new(),
+    };
+    named(entry).into_iter().chain(inner).collect()
 }
 
 /// The path in front of `=`; empty where a part of it is computed.
@@ -93,8 +123,15 @@ fn ports(value: ast::Expr) -> Option<Vec<String>> {
 
 /// Reads the last stage of a Dockerfile. What it leaves out is the base image's affair and stays unknown.
 pub(crate) fn of_dockerfile(source: &Source) -> Declaration {
-    let mut declared =
-        Declaration { place: source.place(0, 0), entrypoint: None, cmd: None, env: None, ports: None, user: None };
+    let mut declared = Declaration {
+        place: source.place(0, 0),
+        entrypoint: None,
+        cmd: None,
+        env: None,
+        ports: None,
+        user: None,
+        places: BTreeMap::new(),
+    };
     let text = source.text.replace("\\\n", " ");
     for line in text.lines().map(str::trim) {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -103,7 +140,15 @@ pub(crate) fn of_dockerfile(source: &Source) -> Declaration {
         match word.to_ascii_uppercase().as_str() {
             "FROM" => {
                 let place = source.find(line);
-                declared = Declaration { place, entrypoint: None, cmd: None, env: None, ports: None, user: None };
+                declared = Declaration {
+                    place,
+                    entrypoint: None,
+                    cmd: None,
+                    env: None,
+                    ports: None,
+                    user: None,
+                    places: BTreeMap::new(),
+                };
             }
             "ENTRYPOINT" => declared.entrypoint = list(),
             "CMD" => declared.cmd = list(),

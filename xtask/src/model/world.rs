@@ -194,6 +194,16 @@ impl<'a> Ref<'a> {
         source.first_line(node.start, node.end)
     }
 
+    /// Where `needle` is written in it: of a text of many lines the one that matters.
+    pub(crate) fn place_of(self, needle: &str) -> Place {
+        let whole = self.place();
+        let end = self.written.map_or(whole.end, |node| node.end.min(whole.source.text.len()));
+        match whole.source.text.get(whole.start..end).and_then(|text| text.find(needle)) {
+            Some(at) => whole.source.place(whole.start + at, whole.start + at + needle.len()),
+            None => whole,
+        }
+    }
+
     /// Where the key of one of its entries is written, or what encloses it there.
     pub(crate) fn key_place(self, key: &str) -> Place {
         let origin = self.object.origin.as_ref().map(|(source, _)| source);
@@ -309,6 +319,16 @@ impl World {
             None => {}
         }
         false
+    }
+
+    /// Where `needle` of a value is written, which may be a file that a `ConfigMap` is made of.
+    pub(crate) fn place_of(&self, app: &App, value: Ref<'_>, needle: &str) -> Place {
+        if value.written.is_some() {
+            return value.place_of(needle);
+        }
+        let inputs = app.path.as_deref().map(|path| self.repo.inputs(path)).unwrap_or_default();
+        let file = self.repo.files.iter().find(|file| inputs.contains(&*file.path) && file.text.contains(needle));
+        file.map_or_else(|| value.place(), |file| file.find(needle))
     }
 
     /// Is everything known that Applications deploy to a namespace? Only then an absence means something.

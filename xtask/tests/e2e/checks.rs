@@ -23,14 +23,31 @@ pub(crate) fn with_kustomize(stage: &Stage, args: &[&str]) -> std::process::Comm
 
 /// Code, file, and the file of the other end.
 pub(crate) fn findings(stage: &Stage) -> Vec<(String, String, String)> {
+    let list = placed(stage).into_iter();
+    list.map(|Placed { code, here, other }| (code, here.0, other.0)).collect()
+}
+
+/// A finding with the file and line of both ends.
+#[derive(Debug)]
+struct Placed {
+    code: String,
+    here: (String, u64),
+    other: (String, u64),
+}
+
+fn placed(stage: &Stage) -> Vec<Placed> {
     let done = check(stage, &["check", "--format", "json"]);
     let value: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{}{}", done.stdout, done.stderr));
     let list = value["result"]["findings"].as_array().unwrap_or_else(|| panic!("{value}")).clone();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let list = list
-        .iter()
-        .map(|finding| (text(&finding["code"]), text(&finding["place"]["path"]), text(&finding["other"]["path"])));
-    list.collect()
+    let end = |value: &Value| (text(&value["path"]), value["line"].as_u64().unwrap_or_default());
+    let list = list.iter();
+    list.map(|finding| Placed {
+        code: text(&finding["code"]),
+        here: end(&finding["place"]),
+        other: end(&finding["other"]),
+    })
+    .collect()
 }
 
 #[test]
@@ -63,6 +80,13 @@ fn drop_line(_: &str) -> String {
 macro_rules! misspelling {
     ($files:literal, $marker:literal, $rules:expr) => {
         Mutation { files: $files, marker: $marker, change: |line| misspell(line, $marker), rules: &$rules }
+    };
+}
+
+/// A text in place of another.
+macro_rules! changed {
+    ($files:literal, $from:literal, $to:literal, $rules:expr) => {
+        Mutation { files: $files, marker: $from, change: |line| line.replacen($from, $to, 1), rules: &$rules }
     };
 }
 
@@ -127,6 +151,46 @@ const MUTATIONS: &[Mutation] = &[
     misspelling!("docs/", "| **Image** | `", ["doc-card"]),
     Mutation { files: "docs/", marker: "modified: 20", change: drop_line, rules: &["doc-frontmatter"] },
     Mutation { files: "docs/", marker: "tags: [", change: drop_line, rules: &["doc-frontmatter"] },
+    misspelling!("argocd/manifests", "property: ", ["secret-plan"]),
+    misspelling!("argocd/manifests", "        key: ", ["secret-plan"]),
+    misspelling!("argocd/manifests", "name: onepassword-", ["secret-store"]),
+    misspelling!("docs/reference/services/authentik", "| `db-", ["secret-plan"]),
+    misspelling!("docs/reference/services/authentik", "| `secret-", ["secret-plan"]),
+    misspelling!("docs/reference/secrets", "\": `", ["secret-plan"]),
+    misspelling!("ansible/playbooks", "op://blumeops/gandi/", ["secret-plan"]),
+    changed!("ansible/playbooks", "op://blumeops/gandi/", "op://blumeops/gandi (dns)/", ["op-reference"]),
+    changed!("ansible/playbooks", "op://blumeops/borgmatic/db-password", "op://blumeops/borgmatic", ["op-reference"]),
+    misspelling!("argocd/apps", "repoURL: ssh://", ["app-repository"]),
+    changed!("argocd/manifests", "value: 0.0.0.0:", "value: 0.0.0.0:1", ["image-ports"]),
+    changed!("argocd/manifests/authentik", "containerPort: ", "containerPort: 1", ["image-ports"]),
+    changed!("argocd/manifests/dex", "containerPort: ", "containerPort: 1", ["image-ports"]),
+    changed!("argocd/manifests/authentik", "runAsUser: 65534", "runAsUser: 1000", ["image-user"]),
+    changed!("argocd/manifests/authentik", "runAsUser: 65534", "runAsUser: 0", ["image-user"]),
+    changed!("argocd/manifests", "args: [server]", "args: [ak, server]", ["image-args"]),
+    changed!("argocd/manifests", "args: [worker]", "args: [ak, worker]", ["image-args"]),
+    changed!("argocd/manifests", "\"--dir\", \"/data\"", "\"--dir\", \"/\"", ["data-folder"]),
+    changed!("containers/", "User = \"65534\"", "User = \"nobody\"", ["image-user"]),
+    changed!("containers/", "User = \"65534\"", "User = \"1000\"", ["image-user"]),
+    changed!("containers/", "/tcp\" = { };", "1/tcp\" = { };", ["image-ports"]),
+    misspelling!("docs/", "| **URL** | https://", ["doc-card"]),
+    misspelling!("docs/", "| **Tailscale URL** | https://", ["doc-card"]),
+    misspelling!("docs/how-to", "cargo xtask ", ["xtask-call"]),
+    misspelling!("README.md", "cargo xtask ", ["xtask-call"]),
+    misspelling!(".forgejo", "cargo xtask ", ["xtask-call"]),
+    misspelling!(".mise.toml", "cargo xtask ", ["xtask-call"]),
+    misspelling!("docs/how-to", " --", ["xtask-call", "playbook-tag"]),
+    misspelling!("ansible/roles", "{{ caddy_", ["ansible-variable", "caddy-host", "caddy-backend"]),
+    misspelling!("ansible/roles", "{{ borgmatic_", ["ansible-variable"]),
+    mistyped!("secretStoreRef:", "secretStore:"),
+    mistyped!("remoteRef:", "remoteref:"),
+    mistyped!("refreshInterval: 1h", "refreshIntervall: 1h"),
+    mistyped!("creationPolicy: Owner", "creationPolicy: Own"),
+    mistyped!("connectionLimit: -1", "connectionLimit: none"),
+    mistyped!("databaseReclaimPolicy: retain", "databaseReclaimPolicy: keep"),
+    mistyped!("passwordSecret:", "passwordsecret:"),
+    changed!("kustomization.yaml", "newTag: ", "newtag: ", ["object-schema"]),
+    changed!("argocd/apps", "targetRevision: ", "targetRevison: ", ["object-schema"]),
+    changed!("argocd/apps", "project: default", "projekt: default", ["object-schema"]),
     mistyped!("readinessProbe:", "readinesProbe:"),
     mistyped!("volumeMounts:", "volumesMounts:"),
     mistyped!("securityContext:", "securitycontext:"),
@@ -146,11 +210,14 @@ const MUTATIONS: &[Mutation] = &[
 /// File, line and its new text, with the rules that may find it.
 fn mutants(stage: &Stage) -> Vec<(String, usize, String, &'static [&'static str])> {
     let mut mutants = Vec::new();
-    for path in stage.git(&["ls-files", "argocd", "ansible", "docs"]).lines() {
+    for path in stage
+        .git(&["ls-files", "argocd", "ansible", "docs", "containers", ".forgejo", ".mise.toml", "README.md"])
+        .lines()
+    {
         let text = stage.read(path);
         let mut in_code = false;
         for (number, line) in text.lines().enumerate() {
-            in_code ^= line.starts_with("```");
+            in_code ^= path.rsplit('.').next() == Some("md") && line.starts_with("```");
             // Plans speak of what is not there yet; the reference is generated.
             let exempt = in_code
                 || path.contains("/plans/")
@@ -180,10 +247,14 @@ fn is_no_slip(path: &str, line: &str) -> bool {
 }
 
 /// What survives, with the reason.
-const SURVIVORS: [(&str, &str); 3] = [
+const SURVIVORS: &[(&str, &str)] = &[
     ("databases/service-", "the pods are made by an operator, and so are their ports"),
     ("{name: teslamate,", "its app makes the database; no file declares it"),
+    ("{name: authentik, hostname: pg", "the finding stands at the database and names the list"),
     ("tailscale.com/hostname: pg", "a name in the tailnet may be used from outside of the repository"),
+    ("- hosts: [", "the finding stands at the backend, which nothing is called like any more"),
+    ("- name: registry.ops.eblu.me/", "an entry that matches no image is found at the images that nothing pins now"),
+    ("containers/authentik/default.nix:4", "the image's own environment names the port"),
 ];
 
 #[test]
@@ -206,15 +277,19 @@ fn slips_in_this_repository_are_found_where_they_are() {
                 lines[*number] = changed;
             }
             stage.write(path, &(lines.join("\n") + "\n"));
-            let all = findings(&stage);
-            if all.iter().any(|(code, ..)| rules.contains(&code.as_str())) {
-                // Where both ends are in question the finding may stand at the other one.
-                exact.fetch_add(
-                    usize::from(all.iter().any(|(_, there, other)| there == path || other == path)),
-                    Ordering::SeqCst,
-                );
+            let all = placed(&stage);
+            // Where both ends are in question the finding may stand at the other one. Of a lost line its file is asked.
+            let is_here = |(file, line): &(String, u64)| {
+                file == path && (changed.is_empty() || usize::try_from(*line).unwrap() == *number + 1)
+            };
+            let mut ours = all.iter().filter(|found| rules.contains(&found.code.as_str())).peekable();
+            let is_found = ours.peek().is_some();
+            if ours.any(|found| is_here(&found.here) || is_here(&found.other)) {
+                exact.fetch_add(1, Ordering::SeqCst);
             } else {
-                survivors.lock().unwrap().push(format!("{path}:{}: {} {all:?}", number + 1, original.trim()));
+                let what = if is_found { "is found elsewhere" } else { "survives" };
+                let line = format!("{path}:{}: {} {what}: {all:?}", number + 1, original.trim());
+                survivors.lock().unwrap().push(line);
             }
             stage.write(path, &before);
         }
@@ -223,15 +298,16 @@ fn slips_in_this_repository_are_found_where_they_are() {
         scope.spawn(work);
         scope.spawn(work);
     });
-    let survivors = survivors.into_inner().unwrap();
-    let found = mutants.len() - survivors.len();
-    println!("{found} of {} slips were found, {exact:?} of them in their own file", mutants.len());
+    let mut survivors = survivors.into_inner().unwrap();
+    survivors.sort();
+    let exact = exact.into_inner();
+    println!("{exact} of {} slips were found by their rule at their file and line", mutants.len());
+    let reason = |line: &str| SURVIVORS.iter().find(|(part, _)| line.contains(part)).map(|(_, reason)| *reason);
     for survivor in &survivors {
-        let reason = SURVIVORS.iter().find(|(part, _)| survivor.contains(part)).map(|(_, reason)| reason);
-        println!("survives: {survivor}: {}", reason.unwrap_or_else(|| panic!("no reason for {survivor}")));
+        println!("{survivor}\n    {}", reason(survivor).unwrap_or("no reason is known"));
     }
-    assert!(found * 100 >= mutants.len() * 95, "{found} of {}", mutants.len());
-    assert!(exact.into_inner() * 100 >= found * 90, "too many are found elsewhere");
+    assert!(survivors.iter().all(|survivor| reason(survivor).is_some()), "a slip is lost without a reason");
+    assert!(exact * 100 >= mutants.len() * 95, "{exact} of {}", mutants.len());
 }
 
 #[test]
