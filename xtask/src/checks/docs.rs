@@ -215,6 +215,10 @@ fn card(world: &World, findings: &mut Vec<Finding>) {
         let folder = folder.trim_end_matches('/');
         let Some(app) = world.apps.iter().find(|app| app.path.as_deref() == Some(folder)) else { continue };
         for (key, actual) in [("Namespace", &app.namespace), ("Cluster", &app.cluster)] {
+            // Without a configuration a cluster has no name but its address.
+            if actual.contains("://") || actual.is_empty() {
+                continue;
+            }
             if let Some((value, place)) = row(file, key).filter(|(value, _)| !value.starts_with(actual.as_str())) {
                 let written = app.node.path(&["spec", "destination"]).map(|node| node.place(&app.file));
                 let fix = Edit::rename(&place, value, actual);
@@ -249,7 +253,7 @@ fn addresses(world: &World, file: &Source, findings: &mut Vec<Finding>) {
         let host = host(value);
         let (name, zone) = host.split_once('.').unwrap_or((&host, ""));
         let is_wrong = if is_tailnet {
-            zone.ends_with(".ts.net") && world.knows_all() && !names.is_empty() && !names.contains(&name)
+            zone.ends_with(".ts.net") && network::is_nowhere(world, &names, name)
         } else {
             // Another domain is served by something else.
             hosts.iter().any(|known| known.split_once('.').is_some_and(|(_, domain)| domain == zone))

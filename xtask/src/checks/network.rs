@@ -186,7 +186,7 @@ fn backend(world: &World, findings: &mut Vec<Finding>) {
             .get("caddy_tailnet")
             .and_then(Node::text)
             .map_or(zone.ends_with(".ts.net"), |tailnet| tailnet == zone);
-        if is_tailnet && world.knows_all() && !names.is_empty() && !names.contains(&name) {
+        if is_tailnet && is_nowhere(world, &names, name) {
             let finding =
                 Finding::error("caddy-backend", format!("nothing here is called {address}")).at(backend.place(file));
             let finding = finding.did_you_mean(name, names.iter().copied());
@@ -197,6 +197,14 @@ fn backend(world: &World, findings: &mut Vec<Finding>) {
             });
         }
     }
+}
+
+/// Is nothing in the tailnet called so? Where the configuration does not say what else is in it, only a slip is certain.
+pub(super) fn is_nowhere(world: &World, names: &[&str], name: &str) -> bool {
+    let most = if name.len() < 5 { 1 } else { 2 };
+    let is_slip = names.iter().any(|known| strsim::damerau_levenshtein(known, name) <= most);
+    let is_certain = is_slip || !world.repo.config.elsewhere.is_empty();
+    world.knows_all() && !names.is_empty() && !names.contains(&name) && is_certain
 }
 
 /// Where a thing gets its name in the tailnet.
