@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     Context, build, check, containers, diff, doctor, explain, graph, pin, provision, publish, refs, rehearse, release,
-    render, setup,
+    render, services_check, setup, verify,
 };
 use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
@@ -48,9 +48,21 @@ pub(crate) enum Command {
     Diff(diff::Args),
     Graph(graph::Args),
     Provision(provision::Args),
+    ServicesCheck(services_check::Args),
+    Verify(verify::Args),
 }
 
 impl Command {
+    /// The formats that it has beside those that all have.
+    pub(crate) fn formats(&self) -> &'static [Format] {
+        match self {
+            Self::Check(_) => &[Format::Sarif, Format::Junit, Format::Github],
+            Self::ServicesCheck(_) => &[Format::Junit, Format::Tap, Format::Prometheus],
+            Self::Verify(_) => &[Format::Junit, Format::Markdown],
+            _ => &[],
+        }
+    }
+
     pub(crate) fn run(&self, cx: &Context) -> Result<Outcome> {
         match self {
             Self::Doctor(args) => doctor::run(cx, args),
@@ -68,6 +80,8 @@ impl Command {
             Self::Diff(args) => diff::run(cx, args),
             Self::Graph(args) => graph::run(cx, args),
             Self::Provision(args) => provision::run(cx, args),
+            Self::ServicesCheck(args) => services_check::run(cx, args),
+            Self::Verify(args) => verify::run(cx, args),
         }
     }
 }

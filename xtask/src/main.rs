@@ -6,6 +6,7 @@ mod commands;
 mod exec;
 mod forge;
 mod model;
+mod probes;
 mod registry;
 mod report;
 mod tools;
@@ -16,7 +17,7 @@ use anyhow::Result;
 use clap::Parser as _;
 use serde_json::{Value, json};
 
-use cli::{Cli, Command};
+use cli::Cli;
 use commands::Context;
 use exec::redact::Redactor;
 use exec::run::System;
@@ -33,8 +34,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, report: &Reporter) -> Result<Outcome> {
-    if !matches!(cli.format, Format::Human | Format::Json) && !matches!(cli.command, Command::Check(_)) {
-        return Err(Failure::environment("only check has this format").next("--format human or json").into());
+    if !matches!(cli.format, Format::Human | Format::Json) && !cli.command.formats().contains(&cli.format) {
+        return Err(Failure::environment("this command does not have this format")
+            .next("--format human or json")
+            .into());
     }
     let root = exec::fs::root(cli.root.as_deref()).map_err(Failure::environment)?;
     let repo = Repo::load(exec::fs::sources(&root))

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 9] = [
     &["checks"],
     &["tools"],
     &["exec"],
-    &["registry", "forge"],
+    &["registry", "forge", "probes"],
     &["report"],
     &["commands"],
     &["cli"],

@@ -47,7 +47,7 @@ pub(crate) const RULES: &[Rule] = &[
     },
 ];
 
-fn is_cnpg(object: &Object, kind: &str) -> bool {
+pub(crate) fn is_cnpg(object: &Object, kind: &str) -> bool {
     object.kind == kind
         && object
             .at(&["apiVersion"])
@@ -55,11 +55,11 @@ fn is_cnpg(object: &Object, kind: &str) -> bool {
             .is_some_and(|version| version.starts_with("postgresql.cnpg.io/"))
 }
 
-fn clusters(world: &World) -> impl Iterator<Item = (&App, &Object)> {
+pub(crate) fn clusters(world: &World) -> impl Iterator<Item = (&App, &Object)> {
     world.objects().filter(|(_, object)| is_cnpg(object, "Cluster"))
 }
 
-fn databases(world: &World) -> impl Iterator<Item = (&App, &Object)> {
+pub(crate) fn databases(world: &World) -> impl Iterator<Item = (&App, &Object)> {
     world.objects().filter(|(_, object)| is_cnpg(object, "Database"))
 }
 
@@ -147,7 +147,7 @@ fn role_secret(world: &World, findings: &mut Vec<Finding>) {
 }
 
 /// Names and values of an app's settings: the environment, and the templates of its secrets.
-fn settings(object: &Object) -> Vec<(&str, Ref<'_>)> {
+pub(crate) fn settings(object: &Object) -> Vec<(&str, Ref<'_>)> {
     let env = object.containers().into_iter().filter_map(|container| container.get("env")).flat_map(Ref::items);
     let env = env.filter_map(|env| Some((env.text_at(&["name"])?, env.get("value")?)));
     let template = object.at(&["spec", "target", "template", "data"]).filter(|_| object.kind == "ExternalSecret");
@@ -155,7 +155,7 @@ fn settings(object: &Object) -> Vec<(&str, Ref<'_>)> {
 }
 
 /// Is `host` one under which a cluster of ours is reached?
-fn is_ours(world: &World, host: &str) -> bool {
+pub(crate) fn is_ours(world: &World, host: &str) -> bool {
     let first = host.split('.').next().unwrap_or(host);
     let services = world.objects().filter(|(_, object)| object.kind == "Service");
     let published = services

@@ -50,7 +50,7 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 /// The plays of all playbooks.
-fn plays(world: &World) -> Vec<(&Source, Node)> {
+pub(crate) fn plays(world: &World) -> Vec<(&Source, Node)> {
     let files = world.repo.files.iter().filter(|file| file.folder() == "ansible/playbooks" && is_yaml(&file.path));
     let plays = files.flat_map(|file| {
         let documents = yaml::parse(file).unwrap_or_default();

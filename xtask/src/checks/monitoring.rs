@@ -27,7 +27,7 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 /// The texts of all objects in which scrapes are configured.
-fn configurations(world: &World) -> Vec<&str> {
+pub(crate) fn configurations(world: &World) -> Vec<&str> {
     let mut texts = Vec::new();
     for (_, object) in world.objects().filter(|(_, object)| object.kind == "ConfigMap") {
         object.root().scalars(&mut |value: Ref<'_>| texts.extend(value.text()));

@@ -125,7 +125,7 @@ fn homepage_visible(world: &World, findings: &mut Vec<Finding>) {
 }
 
 /// The list of services: the file, the whole document and the entries.
-fn services(world: &World) -> Option<(&Source, Node, Vec<Node>)> {
+pub(crate) fn services(world: &World) -> Option<(&Source, Node, Vec<Node>)> {
     world.repo.files.iter().filter(|file| file.path.starts_with("ansible/")).find_map(|file| {
         let document = yaml::parse(file).ok()?.into_iter().next()?;
         let list = document.get("caddy_services")?.items().to_vec();
@@ -134,7 +134,7 @@ fn services(world: &World) -> Option<(&Source, Node, Vec<Node>)> {
 }
 
 /// `{{ name }}` replaced by the value of a variable of the same file, as often as there is one.
-fn expand(text: &str, document: &Node) -> String {
+pub(crate) fn expand(text: &str, document: &Node) -> String {
     let mut text = text.to_owned();
     for _ in 0..5 {
         let Some((before, rest)) = text.split_once("{{") else { break };

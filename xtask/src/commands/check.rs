@@ -222,7 +222,7 @@ fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Out
         Format::Sarif => Some(formats::sarif(found)),
         Format::Junit => Some(formats::junit(found, *rules)),
         Format::Github => Some(formats::github(found)),
-        Format::Human | Format::Json => None,
+        _ => None,
     };
     Ok(Outcome { human, json: value, code, other })
 }

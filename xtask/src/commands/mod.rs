@@ -14,7 +14,9 @@ pub(crate) mod refs;
 pub(crate) mod rehearse;
 pub(crate) mod release;
 pub(crate) mod render;
+pub(crate) mod services_check;
 pub(crate) mod setup;
+pub(crate) mod verify;
 
 use std::path::PathBuf;
 

@@ -35,6 +35,12 @@ pub(crate) fn secret_values() -> Vec<String> {
     all.filter(|(name, value)| is_secret(name) && value.len() >= 6).map(|(_, value)| value).collect()
 }
 
+/// The time, to the second.
+pub(crate) fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}
+
 /// Where `setup` puts programs that the system's packages don't have.
 pub(crate) fn tools_folder() -> PathBuf {
     cache_folder().join("tools")

@@ -67,6 +67,75 @@ impl Client {
     }
 }
 
+/// How much of an answer is read.
+const LONGEST_BODY: u64 = 512 << 10;
+
+/// One request of a conversation that ends within its limit, whatever happens.
+pub(crate) struct Ask<'a> {
+    pub(crate) url: &'a str,
+    pub(crate) limit: Duration,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    /// Sent as JSON; a GET without one.
+    pub(crate) json: Option<&'a str>,
+}
+
+/// What came back.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) location: Option<String>,
+    /// `name=value` of each cookie that was set.
+    pub(crate) cookies: Vec<String>,
+    pub(crate) body: String,
+}
+
+impl Client {
+    /// Asks once and follows no redirect. No `Accept: application/json` is sent: a service may then say 200 while it starts.
+    ///
+    /// # Errors
+    /// Why there is no answer, with the words of all its causes.
+    pub(crate) fn ask(&self, ask: &Ask<'_>) -> Result<Answer, String> {
+        let words = |error: ureq::Error| {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                text += &format!(": {error}");
+                cause = error.source();
+            }
+            text
+        };
+        let sent = match ask.json {
+            None => {
+                let mut request = self.agent.get(ask.url).header(header::ACCEPT, "*/*");
+                for (name, value) in ask.headers {
+                    request = request.header(*name, *value);
+                }
+                request.config().timeout_global(Some(ask.limit)).max_redirects(0).build().call()
+            }
+            Some(json) => {
+                let mut request = self.agent.post(ask.url).header(header::ACCEPT, "*/*");
+                for (name, value) in ask.headers {
+                    request = request.header(*name, *value);
+                }
+                let request = request.header(header::CONTENT_TYPE, "application/json");
+                request.config().timeout_global(Some(ask.limit)).max_redirects(0).build().send(json)
+            }
+        };
+        let mut response = sent.map_err(words)?;
+        let text = |name: header::HeaderName| {
+            let values = response.headers().get_all(name).iter();
+            values.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let location = text(header::LOCATION).into_iter().next();
+        let cookies = text(header::SET_COOKIE);
+        let cookies = cookies.iter().filter_map(|cookie| cookie.split(';').next()).map(str::to_owned).collect();
+        let mut bytes = Vec::new();
+        let mut reader = std::io::Read::take(response.body_mut().as_reader(), LONGEST_BODY);
+        std::io::Read::read_to_end(&mut reader, &mut bytes).map_err(|error| format!("half an answer: {error}"))?;
+        let body = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Answer { status: response.status().as_u16(), location, cookies, body })
+    }
+}
+
 fn busy(status: u16) -> bool {
     status == 429 || (500..600).contains(&status)
 }

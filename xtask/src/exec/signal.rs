@@ -33,6 +33,11 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
+/// Does anything run that we have started?
+pub(crate) fn has_children() -> bool {
+    !GROUPS.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+}
+
 /// The error every wait ends with once a signal has come.
 pub(crate) fn failure() -> Failure {
     Failure::new(Kind::Interrupted, "interrupted")

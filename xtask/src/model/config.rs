@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::expectation::{self, Expectation, WaivedCheck};
 use super::finding::Finding;
 use super::image::{Architecture, Home};
 use super::source::Source;
@@ -66,7 +67,6 @@ pub(crate) struct Cluster {
     pub(crate) server: String,
     pub(crate) architecture: Architecture,
     /// What kubectl calls it; without one no command asks this cluster anything.
-    #[allow(dead_code, reason = "the commands that ask clusters come next")]
     pub(crate) context: Option<KubeContext>,
 }
 
@@ -98,6 +98,9 @@ pub(crate) struct Config {
     pub(crate) waivers: Vec<Waiver>,
     /// Names in the tailnet of what this repository does not deploy.
     pub(crate) elsewhere: Vec<String>,
+    /// What is to be well beside what is deployed.
+    pub(crate) checks: Vec<Expectation>,
+    pub(crate) waived_checks: Vec<WaivedCheck>,
 }
 
 #[derive(Deserialize, Default)]
@@ -108,6 +111,8 @@ struct RawConfig {
     clusters: BTreeMap<String, RawCluster>,
     waivers: Vec<RawWaiver>,
     tailnet: RawTailnet,
+    checks: Vec<expectation::RawCheck>,
+    waived_checks: Vec<expectation::RawWaivedCheck>,
 }
 
 #[derive(Deserialize, Default)]
@@ -201,6 +206,8 @@ impl Config {
             clusters,
             waivers,
             elsewhere: raw.tailnet.elsewhere,
+            checks: expectation::parse(raw.checks, source)?,
+            waived_checks: expectation::waived(raw.waived_checks, source)?,
         })
     }
 }

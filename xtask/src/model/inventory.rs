@@ -1,7 +1,5 @@
 //! The hosts that Ansible's inventory names: no command reaches any other.
 
-#![allow(dead_code, reason = "the commands that use it come next")]
-
 use std::collections::BTreeMap;
 
 use super::source::Source;

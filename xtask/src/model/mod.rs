@@ -5,6 +5,7 @@ pub(crate) mod config;
 pub(crate) mod declaration;
 pub(crate) mod difference;
 pub(crate) mod digest;
+pub(crate) mod expectation;
 pub(crate) mod failure;
 pub(crate) mod finding;
 pub(crate) mod fix;

@@ -1,7 +1,5 @@
 //! A value that nobody may see: it can't be printed, compared or copied, only revealed on purpose.
 
-#![allow(dead_code, reason = "the commands that use it come next")]
-
 /// Something secret.
 pub(crate) struct Secret(String);
 

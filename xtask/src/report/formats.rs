@@ -106,7 +106,8 @@ pub(crate) fn junit(findings: &[Finding], rules: usize) -> String {
     )
 }
 
-fn xml(text: &str) -> String {
+/// Text inside XML.
+pub(crate) fn xml(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
     // These two are no characters of XML at all.
     text.chars().filter(|c| (!c.is_control() || *c == '\n') && !matches!(c, '\u{fffe}' | '\u{ffff}')).collect()

@@ -2,6 +2,7 @@
 
 pub(crate) mod findings;
 pub(crate) mod formats;
+pub(crate) mod health;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -19,8 +20,14 @@ pub(crate) enum Format {
     Json,
     /// SARIF 2.1.0 (check only)
     Sarif,
-    /// JUnit (check only)
+    /// JUnit (check, services-check, verify)
     Junit,
+    /// TAP 13 (services-check)
+    Tap,
+    /// Prometheus' text format, for a textfile (services-check)
+    Prometheus,
+    /// A list with ticked boxes (verify)
+    Markdown,
     /// Annotations of a workflow run (check only)
     Github,
 }

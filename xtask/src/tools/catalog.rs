@@ -14,7 +14,7 @@ pub(crate) struct Tool {
     /// Least version, with what came with it.
     pub(crate) minimum: &'static [u32],
     pub(crate) reason: &'static str,
-    /// The argument that prints the version.
+    /// The arguments that print the version, separated by blanks.
     pub(crate) version: &'static str,
     pub(crate) needed_by: &'static [&'static str],
     pub(crate) debian: Source,
@@ -129,6 +129,28 @@ pub(crate) const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "kubectl",
+        minimum: &[1, 20],
+        reason: "asks the clusters",
+        version: "version --client",
+        needed_by: &["services-check", "verify", "tests"],
+        debian: Packages("kubernetes-client"),
+        nixos: "kubectl",
+        macos: "kubernetes-cli",
+        mise: "kubectl",
+    },
+    Tool {
+        program: "ssh",
+        minimum: &[8],
+        reason: "asks the hosts; ControlPersist and ServerAliveInterval",
+        version: "-V",
+        needed_by: &["services-check", "verify"],
+        debian: Packages("openssh-client"),
+        nixos: "openssh",
+        macos: "(comes with it)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "docker-registry",
         minimum: &[2, 8],
         reason: "the rehearsal's registry",
@@ -186,9 +208,9 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool {
         program: "psql",
         minimum: &[13],
-        reason: "asks the database for the stand-in ak",
+        reason: "logs in as a service does; asks the database for the stand-in ak",
         version: "--version",
-        needed_by: &["rehearse", "tests"],
+        needed_by: &["verify", "rehearse", "tests"],
         debian: Packages("postgresql-client"),
         nixos: "postgresql",
         macos: "postgresql",
@@ -313,8 +335,8 @@ pub(crate) fn purposes() -> Vec<&'static str> {
 
 /// Asks for the version.
 pub(crate) fn version(tool: &Tool) -> Invocation {
-    let (program, argument) = (tool.program, tool.version);
-    line!("{program} {argument}").limit(std::time::Duration::from_secs(10))
+    let (program, arguments) = (tool.program, tool.version.split(' '));
+    line!("{program} {arguments...}").limit(std::time::Duration::from_secs(10))
 }
 
 /// The first thing in `output` that looks like a version.

@@ -41,6 +41,11 @@ pub(crate) fn commit_of(revision: &str) -> Invocation {
     git(line!("git rev-parse --verify --quiet --end-of-options {revision}"))
 }
 
+/// The commit that is checked out, with `-dirty` where files differ from it.
+pub(crate) fn describe() -> Invocation {
+    line!("git describe --always --dirty --abbrev=40 --exclude=*")
+}
+
 /// The branch that is checked out; empty when none is.
 pub(crate) fn current_branch() -> Invocation {
     git(line!("git branch --show-current"))

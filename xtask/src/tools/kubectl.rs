@@ -1,11 +1,15 @@
 //! kubectl: one cluster at a time, by the context that the repository names.
 
+mod ask;
+
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{Invocation, line};
 use crate::model::config::KubeContext;
+
+pub(crate) use ask::{exec, is_transient, list, logs, parse_list, parse_secret, reason, secret};
 
 /// `args` in the cluster of `context`, each request ended by kubectl itself after `limit`.
 pub(crate) fn in_cluster(context: &KubeContext, limit: Duration, args: &[&str]) -> Invocation {

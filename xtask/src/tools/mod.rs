@@ -10,6 +10,7 @@ pub(crate) mod kustomize;
 pub(crate) mod nix;
 pub(crate) mod op;
 pub(crate) mod own;
+pub(crate) mod psql;
 pub(crate) mod skopeo;
 pub(crate) mod ssh;
 

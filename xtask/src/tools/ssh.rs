@@ -1,7 +1,5 @@
 //! ssh: a host of the inventory, no questions asked, one connection for all that is asked of it.
 
-#![allow(dead_code, reason = "the commands that use it come next")]
-
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +21,13 @@ pub(crate) fn run(host: &Host, folder: Option<&Path>, limit: Duration, words: &[
     line!("ssh -T {options...} -- {target} {command}").limit(limit)
 }
 
+/// As [`run`], where the host is this machine.
+pub(crate) fn here(limit: Duration, words: &[&str]) -> Invocation {
+    let (program, words) = (words.first().copied().unwrap_or("true"), words.get(1..).unwrap_or_default());
+    line!("{program} {words...}").limit(limit)
+}
+
+#[allow(dead_code, reason = "for commands that ask a host more than once")]
 /// Ends the connection whose socket is in `folder`.
 pub(crate) fn close(host: &Host, folder: &Path) -> Invocation {
     let path = control_path(folder);

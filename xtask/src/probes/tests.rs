@@ -1,0 +1,1 @@
+//! What clusters answer, and what is made of it.
