@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::exec::{parallel, run};
+use crate::exec::{env, parallel, run};
 use crate::model::failure::Failure;
 use crate::report::{Outcome, table};
 use crate::tools::catalog::{self, Tool};
@@ -78,10 +78,23 @@ pub(super) fn wanted(purpose: Option<&str>) -> Result<Vec<&'static Tool>> {
 
 /// Looks for a program and asks it for its version.
 pub(crate) fn standing(cx: &Context, tool: &Tool) -> Standing {
-    if run::find(tool.program).is_none() {
-        return Standing::Missing;
+    let own = env::tools_folder().join("bin").join(tool.program);
+    let found = run::find(tool.program);
+    // What `setup` has brought counts where the system's own is too old.
+    let both =
+        found.clone().into_iter().chain((own.is_file() && found.is_some_and(|found| found != own)).then_some(own));
+    let mut last = Standing::Missing;
+    for program in both {
+        last = standing_of(cx, tool, &program.to_string_lossy());
+        if matches!(last, Standing::Fine(_)) {
+            break;
+        }
     }
-    let Ok(output) = cx.system.output(&catalog::version(tool)) else { return Standing::Silent };
+    last
+}
+
+fn standing_of(cx: &Context, tool: &Tool, program: &str) -> Standing {
+    let Ok(output) = cx.system.output(&catalog::version_of(tool, program)) else { return Standing::Silent };
     match catalog::parse_version(&(output.stdout + &output.stderr)) {
         Some(version) if version.as_slice() >= tool.minimum => Standing::Fine(dotted(&version)),
         Some(version) => Standing::TooOld(dotted(&version)),

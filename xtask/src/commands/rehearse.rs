@@ -1,15 +1,22 @@
-//! The release code on one machine, with nothing of production in reach: only endpoints differ.
+//! The whole plan on one machine, with nothing of production in reach: only endpoints differ.
 
+mod breakages;
+mod cluster;
+mod deployment;
+mod enclosure;
+mod facts;
+mod pki;
 mod runner;
 mod stage;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::exec::run::System;
+use crate::exec::run::{System, tail};
 use crate::exec::signal;
 use crate::exec::workspace::Workspace;
 use crate::model::failure::{Failure, Kind};
@@ -18,7 +25,8 @@ use crate::model::name::ContainerName;
 use crate::model::repo::{Container, Repo};
 use crate::model::workflow::Workflow;
 use crate::report::{Outcome, Reporter, bytes, table};
-use crate::tools::{nix, own};
+use crate::tools::{linux, nix, own};
+use deployment::Deployment;
 use runner::Runner;
 use stage::Stage;
 
@@ -29,18 +37,60 @@ const PREFIX: &str = "blumeops-rehearsal-";
 const PROGRAMS: [&str; 8] =
     ["git", "nix-instantiate", "nix-build", "nix-store", "skopeo", "docker-registry", "setpriv", "unshare"];
 
-/// Rehearse a release on this machine: throw-away clone, forge, registry and Nix store
+/// What the part with a cluster starts besides.
+const CLUSTER_PROGRAMS: [&str; 23] = [
+    "ip",
+    "mount",
+    "iptables",
+    "dumb-init",
+    "socat",
+    "python3",
+    "etcd",
+    "containerd",
+    "ctr",
+    "runc",
+    "catatonit",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "coredns",
+    "kubectl",
+    "kustomize",
+    "ansible-playbook",
+    "caddy",
+    "prometheus",
+    "postgres",
+];
+
+/// Rehearse a deployment on this machine: release, Kubernetes, Caddy, metrics, verification, and what breaks it
 ///
-/// Rehearses HEAD. The images that are deployed beside NAME are released as well. Everything lives in one folder that
-/// is gone afterwards.
+/// Rehearses HEAD. The images that are deployed beside NAME are released as well; then the manifests are applied,
+/// untouched, to a real Kubernetes of one node, the host's Caddy is provisioned, and the service is verified; then one
+/// thing at a time is broken. Everything lives in namespaces and one folder that are gone afterwards.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  cargo xtask rehearse authentik\n  cargo xtask rehearse redis --keep")]
+#[command(
+    after_help = "Examples:\n  cargo xtask rehearse authentik\n  cargo xtask rehearse authentik --only redis-stopped\n  cargo xtask rehearse redis --without-cluster --keep"
+)]
 pub(crate) struct Args {
     /// Which container
     pub(crate) name: ContainerName,
+    /// Stop after the release: no cluster, no root, seconds
+    #[arg(long)]
+    pub(crate) without_cluster: bool,
+    /// Break only this; can be repeated, `none` breaks nothing
+    #[arg(long, value_name = "BREAKAGE")]
+    pub(crate) only: Vec<String>,
     /// Leave the folder with forge, clone, registry and store, and say where it is
     #[arg(long)]
     pub(crate) keep: bool,
+    /// This is the run inside, in this folder
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub(crate) enclosed: Option<PathBuf>,
+    /// Where the outside reaches the API server
+    #[arg(long, hide = true, value_name = "PORT", default_value_t = 0)]
+    pub(crate) door: u16,
     /// Print the commands, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -60,14 +110,40 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         let names = names(cx.repo.deployed_with(&cx.home()?, container));
         return Ok(super::build::commands(cx, stage::command_lines(&names).into_iter()));
     }
-    Context::preflight(&PROGRAMS)?;
-    check_namespaces(cx)?;
+    if let Some(folder) = &args.enclosed {
+        cx.system.stdout(&linux::loopback(), "loopback")?;
+        return rehearse(cx, args, &Workspace::of_another(folder));
+    }
+    breakages::check_names(&args.only)?;
+    let with_cluster = !args.without_cluster && is_deployed(cx, container)?;
+    preflight(cx, with_cluster)?;
     let workspace = Workspace::new(PREFIX, args.keep)?;
-    let result = rehearse(cx, &args.name, &workspace);
+    let result = if with_cluster { enclosure::enter(cx, args, &workspace) } else { rehearse(cx, args, &workspace) };
     if args.keep {
         cx.report.say(&format!("kept: {}\n  . {}", workspace.text(""), workspace.text(stage::ENVIRONMENT)));
     }
     result.map_err(|error| explained(error, args.keep))
+}
+
+/// Does an Application run it? Else there is nothing to put on a cluster.
+fn is_deployed(cx: &Context, container: &Container) -> Result<bool> {
+    let users = cx.repo.users(&cx.home()?.image(&container.name));
+    let deployed = |folder: &str| cx.repo.applications.iter().any(|application| application.path == folder);
+    Ok(users.entries.iter().any(|(kustomization, _)| deployed(kustomization.source.folder())))
+}
+
+/// Everything that is missing, at once.
+fn preflight(cx: &Context, with_cluster: bool) -> Result<()> {
+    let more = if with_cluster { &CLUSTER_PROGRAMS[..] } else { &[] };
+    Context::preflight(&[&PROGRAMS[..], more].concat())?;
+    check_namespaces(cx)?;
+    if with_cluster && !rustix::process::geteuid().is_root() {
+        return Err(Failure::environment("a Kubernetes node needs root, and this is another user")
+            .left("nothing was started")
+            .next("sudo, or --without-cluster for the release alone")
+            .into());
+    }
+    Ok(())
 }
 
 /// Nix builds in namespaces of its own; some containers don't allow them.
@@ -97,7 +173,8 @@ fn names(containers: Vec<&Container>) -> Vec<ContainerName> {
     containers.into_iter().map(|container| container.name.clone()).collect()
 }
 
-fn rehearse(cx: &Context, name: &ContainerName, workspace: &Workspace) -> Result<Outcome> {
+fn rehearse(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome> {
+    let name = &args.name;
     let stage = Stage::set_up(cx, workspace)?;
     let home = stage.repo.home().map_err(|finding| Failure::of_findings("nothing to rehearse", vec![finding]))?;
     let container =
@@ -113,7 +190,24 @@ fn rehearse(cx: &Context, name: &ContainerName, workspace: &Workspace) -> Result
         built.and(released)
     })?;
     again(cx, &stage, &names)?;
-    Ok(outcome(&released))
+    let outcome = outcome(&released);
+    if args.enclosed.is_none() {
+        return Ok(outcome);
+    }
+    deploy(cx, args, &stage, (workspace, &home.image(name)), outcome)
+}
+
+/// The rest of the plan, after its images: deployment, verification, breakages.
+fn deploy(
+    cx: &Context,
+    args: &Args,
+    stage: &Stage<'_>,
+    (workspace, image): (&Workspace, &str),
+    outcome: Outcome,
+) -> Result<Outcome> {
+    let Some(facts) = facts::Facts::of(cx, stage, image)? else { return Ok(outcome) };
+    let deployment = Deployment::set_up(cx, stage, (workspace, args.door), facts)?;
+    breakages::run(cx, &deployment, &args.only, outcome)
 }
 
 /// What the forge would run for a tag.
@@ -126,7 +220,7 @@ fn calls(repo: &Repo) -> Vec<String> {
 /// Runs the release as an operator does, and reads what it says it did.
 fn release(cx: &Context, stage: &Stage<'_>, home: &Home, name: &ContainerName) -> Result<Released> {
     cx.report.say(&format!("  → {}", own::shown(&release_words(name))));
-    let value = call(&stage.system, &cx.report, &release_words(name))?;
+    let value = call(&stage.system, Some(&cx.report), &release_words(name))?;
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let list = value.get("pinned").and_then(Value::as_array).cloned().unwrap_or_default();
     let image = text("image");
@@ -143,14 +237,14 @@ fn release_words(name: &ContainerName) -> Vec<String> {
     ["release", name.as_str(), "--commit", "--wait", "20m"].map(str::to_owned).to_vec()
 }
 
-/// Runs this program in the clone; its talk is passed on, its result read.
-fn call(system: &System, report: &Reporter, words: &[String]) -> Result<Value> {
+/// Runs this program in the clone; its talk is passed on where somebody listens, its result read.
+fn call(system: &System, report: Option<&Reporter>, words: &[String]) -> Result<Value> {
     let invocation = own::tethered(words, &["--format", "json"])?.limit(Duration::from_secs(1800));
     let mut said = String::new();
     let output = system.stream(&invocation, &mut |line| {
         said.push_str(line);
         said.push('\n');
-        if !line.trim_start().starts_with('…') {
+        if let (Some(report), false) = (report, line.trim_start().starts_with('…')) {
             report.say(&format!("  {line}"));
         }
     })?;
@@ -159,8 +253,10 @@ fn call(system: &System, report: &Reporter, words: &[String]) -> Result<Value> {
         return Ok(value.get("result").cloned().unwrap_or_default());
     }
     let kind = if output.code == Some(2) { Kind::Environment } else { Kind::Refused };
-    let failure = Failure::new(kind, format!("`{}` failed, as it says above", own::shown(words)));
-    Err(Failure { command: Some(own::shown(words)), ..failure }.into())
+    let above = if report.is_some() { ", as it says above" } else { "" };
+    let failure = Failure::new(kind, format!("`{}` failed{above}", own::shown(words)));
+    let said = if report.is_some() { Vec::new() } else { tail(&said) };
+    Err(Failure { command: Some(own::shown(words)), ..failure }.tail(said).into())
 }
 
 /// A second run of the same commands must find everything done.

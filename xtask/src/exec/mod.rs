@@ -1,5 +1,6 @@
 //! The one door to the system: commands, files, the environment, signals.
 
+pub(crate) mod cgroup;
 pub(crate) mod env;
 pub(crate) mod fs;
 pub(crate) mod http;

@@ -14,7 +14,13 @@ const LOCK: &str = "lock";
 pub(crate) struct Workspace {
     path: PathBuf,
     keep: bool,
-    _lock: Option<lock::Lock>,
+    owner: Owner,
+}
+
+/// Who removes the folder.
+enum Owner {
+    Us { _lock: Option<lock::Lock> },
+    Another,
 }
 
 impl Workspace {
@@ -31,7 +37,17 @@ impl Workspace {
             .with_context(|| format!("can't make a folder in {}", parent.display()))?
             .keep();
         let lock = lock::take(&path.join(LOCK))?;
-        Ok(Self { path, keep, _lock: lock })
+        Ok(Self { path, keep, owner: Owner::Us { _lock: lock } })
+    }
+
+    /// A folder that somebody else made and removes.
+    pub(crate) fn of_another(path: &Path) -> Self {
+        Self { path: path.to_owned(), keep: false, owner: Owner::Another }
+    }
+
+    /// What the folder is called.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     pub(crate) fn path(&self, relative: &str) -> PathBuf {
@@ -69,6 +85,9 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
+        if matches!(self.owner, Owner::Another) {
+            return;
+        }
         if self.keep {
             // Without its lock the next owner leaves it alone.
             self.remove_file(LOCK).unwrap_or_default();

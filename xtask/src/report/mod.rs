@@ -67,7 +67,7 @@ pub(crate) struct Stage<'a> {
 impl Reporter {
     /// Starts a stage; on a terminal it is seen working.
     pub(crate) fn stage(&self, name: &str) -> Stage<'_> {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = Self::is_live().then(|| {
             let style = ProgressStyle::with_template("  {spinner} {prefix:8} {wide_msg} {elapsed}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style).with_prefix(name.to_owned());
@@ -75,6 +75,11 @@ impl Reporter {
             bar
         });
         Stage { reporter: self, name: name.to_owned(), started: Instant::now(), bar, said: String::new() }
+    }
+
+    /// Is somebody watching?
+    pub(crate) fn is_live() -> bool {
+        std::io::stderr().is_terminal()
     }
 
     /// A line of talk.

@@ -1,5 +1,7 @@
 //! Every external program: the least version, why, who needs it, and how it is installed.
 
+mod cluster;
+
 use std::fmt;
 
 use Source::{Go, Npm, Packages};
@@ -14,7 +16,7 @@ pub(crate) struct Tool {
     /// Least version, with what came with it.
     pub(crate) minimum: &'static [u32],
     pub(crate) reason: &'static str,
-    /// The arguments that print the version, separated by blanks.
+    /// The arguments that print the version.
     pub(crate) version: &'static str,
     pub(crate) needed_by: &'static [&'static str],
     pub(crate) debian: Source,
@@ -30,8 +32,12 @@ pub(crate) enum Source {
     Packages(&'static str),
     /// A package of npm, which Debian's package of that name brings.
     Npm(&'static str),
-    /// A Go package at a version, built with the compiler of the Debian package golang-go.
+    /// A Go package at a version.
     Go(&'static str),
+    /// A program of the Go module in `xtask/kubernetes`, which pins it.
+    Module(&'static str),
+    /// A package of Python's index that brings a program of another language.
+    Pip(&'static str),
 }
 
 impl fmt::Display for Source {
@@ -39,7 +45,10 @@ impl fmt::Display for Source {
         match self {
             Self::Packages(names) => f.write_str(names),
             Self::Npm(name) => write!(f, "{name} (npm)"),
-            Self::Go(package) => write!(f, "{} (Go)", package.rsplit('/').next().unwrap_or(package)),
+            Self::Go(package) | Self::Module(package) => {
+                write!(f, "{} (Go)", package.rsplit('/').next().unwrap_or(package))
+            }
+            Self::Pip(package) => write!(f, "{package} (pip)"),
         }
     }
 }
@@ -47,8 +56,13 @@ impl fmt::Display for Source {
 /// Asked by `mise` where it has nothing to offer.
 const NOT_IN_MISE: &str = "-";
 
-/// The table.
-pub(crate) const TOOLS: &[Tool] = &[
+/// Every program.
+pub(crate) fn tools() -> impl Iterator<Item = &'static Tool> {
+    TOOLS.iter().chain(cluster::TOOLS)
+}
+
+/// The table of what more than the rehearsal's cluster needs.
+const TOOLS: &[Tool] = &[
     Tool {
         program: "git",
         minimum: &[2, 31],
@@ -99,7 +113,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         minimum: &[],
         reason: "renders manifests; kubectl does too",
         version: "version",
-        needed_by: &["render", "check", "tests"],
+        needed_by: &["rehearse", "render", "check", "tests"],
         debian: Go("sigs.k8s.io/kustomize/kustomize/v5@v5.1.1"),
         nixos: "kustomize",
         macos: "kustomize",
@@ -127,17 +141,6 @@ pub(crate) const TOOLS: &[Tool] = &[
         nixos: "libxml2",
         macos: "libxml2",
         mise: NOT_IN_MISE,
-    },
-    Tool {
-        program: "kubectl",
-        minimum: &[1, 20],
-        reason: "asks the clusters",
-        version: "version --client",
-        needed_by: &["services-check", "verify", "tests"],
-        debian: Packages("kubernetes-client"),
-        nixos: "kubectl",
-        macos: "kubernetes-cli",
-        mise: "kubectl",
     },
     Tool {
         program: "ssh",
@@ -265,7 +268,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         minimum: &[13],
         reason: "the database of the images that were built",
         version: "--version",
-        needed_by: &["tests"],
+        needed_by: &["rehearse", "tests"],
         debian: Packages("postgresql"),
         nixos: "postgresql",
         macos: "postgresql",
@@ -319,23 +322,23 @@ pub(crate) const TOOLS: &[Tool] = &[
 
 /// The tool that `program` is.
 pub(crate) fn find(program: &str) -> Option<&'static Tool> {
-    TOOLS.iter().find(|tool| tool.program == program)
+    tools().find(|tool| tool.program == program)
 }
 
 /// The tools that `purpose` needs, or all; none where nothing is known of it.
 pub(crate) fn needed_by(purpose: Option<&str>) -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| purpose.is_none_or(|purpose| tool.needed_by.contains(&purpose))).collect()
+    tools().filter(|tool| purpose.is_none_or(|purpose| tool.needed_by.contains(&purpose))).collect()
 }
 
 /// Everything that needs a tool, for who names something else.
 pub(crate) fn purposes() -> Vec<&'static str> {
-    let all: std::collections::BTreeSet<&str> = TOOLS.iter().flat_map(|tool| tool.needed_by).copied().collect();
+    let all: std::collections::BTreeSet<&str> = tools().flat_map(|tool| tool.needed_by).copied().collect();
     all.into_iter().collect()
 }
 
-/// Asks for the version.
-pub(crate) fn version(tool: &Tool) -> Invocation {
-    let (program, arguments) = (tool.program, tool.version.split(' '));
+/// Asks the program at a path for its version.
+pub(crate) fn version_of(tool: &Tool, program: &str) -> Invocation {
+    let arguments = tool.version.split(' ');
     line!("{program} {arguments...}").limit(std::time::Duration::from_secs(10))
 }
 

@@ -6,11 +6,14 @@ pub(crate) mod catalog;
 pub(crate) mod docker_registry;
 pub(crate) mod git;
 pub(crate) mod kubectl;
+pub(crate) mod kubernetes;
 pub(crate) mod kustomize;
+pub(crate) mod linux;
 pub(crate) mod nix;
 pub(crate) mod op;
 pub(crate) mod own;
 pub(crate) mod psql;
+pub(crate) mod prometheus;
 pub(crate) mod skopeo;
 pub(crate) mod ssh;
 

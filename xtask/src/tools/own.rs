@@ -9,9 +9,17 @@ use super::{Invocation, line};
 /// # Errors
 /// The executable is gone.
 pub(crate) fn tethered(words: &[String], more: &[&str]) -> Result<Invocation> {
+    Ok(tether(call(words, more)?))
+}
+
+/// `words` for this executable.
+///
+/// # Errors
+/// The executable is gone.
+pub(crate) fn call(words: &[String], more: &[&str]) -> Result<Invocation> {
     let own = std::env::current_exe().context("this program can't find itself")?;
     let own = own.to_string_lossy().into_owned();
-    Ok(tether(line!("{own} {words...} {more...}")))
+    Ok(line!("{own} {more...} {words...}"))
 }
 
 /// A child that gets SIGTERM when its parent is gone, SIGKILL of the parent included.

@@ -55,8 +55,8 @@ in
 
   inherit bash closureInfo;
   coreutils = programs "coreutils-stand-in" "coreutils" (inBin [
-    "basename" "cat" "chmod" "cp" "cut" "date" "dirname" "env" "head" "id" "ln" "ls" "mkdir" "mktemp" "mv"
-    "rm" "sleep" "sort" "stat" "tail" "timeout" "touch" "tr" "uname" "wc"
+    "basename" "cat" "chmod" "cp" "cut" "date" "dirname" "env" "head" "id" "ln" "ls" "mkdir" "mktemp" "mv" "od"
+    "rm" "sha256sum" "sleep" "sort" "stat" "tail" "timeout" "touch" "tr" "uname" "wc"
   ]);
   dumb-init = programs "dumb-init-stand-in" "dumb-init" [ /usr/bin/dumb-init ];
   redis = programs "redis-stand-in" "redis-server" (inBin [ "redis-server" "redis-cli" ]);

@@ -39,6 +39,8 @@ pub(super) struct Stage<'a> {
     pub(super) system: System,
     pub(super) repo: Repo,
     pub(super) registry: Registry,
+    /// Where the registry listens on loopback.
+    pub(super) port: u16,
     _service: Service,
 }
 
@@ -58,7 +60,7 @@ impl<'a> Stage<'a> {
             .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
         let endpoint = format!("http://127.0.0.1:{port}").parse().map_err(Failure::environment)?;
         let system = cx.system.at(clone, overlay);
-        Ok(Self { workspace, system, repo, registry: Registry::new(endpoint, None), _service: service })
+        Ok(Self { workspace, system, repo, port, registry: Registry::new(endpoint, None), _service: service })
     }
 
     /// Everything that a release may change, as text to compare.

@@ -1,0 +1,228 @@
+//! One thing at a time is broken, and exactly the right points of the verification must turn red.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::deployment::Deployment;
+use crate::commands::Context;
+use crate::exec::signal;
+use crate::model::failure::Failure;
+use crate::report::{Outcome, table};
+
+/// How long the points may take to show what was broken, or mended.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// How a thing is broken. What the manifests say is mended by applying them again.
+enum Act {
+    Kubectl(&'static [&'static [&'static str]]),
+    /// SQL that breaks, and SQL that mends.
+    Sql(&'static str, &'static str),
+    /// The entry of the service in Caddy's role.
+    Caddy,
+}
+
+struct Breakage {
+    name: &'static str,
+    act: Act,
+    /// The points that fail: soon, and once every probe has noticed.
+    red: &'static [&'static [u64]],
+    /// A failing point, and what it must say.
+    reason: (u64, &'static str),
+}
+
+/// Of Authentik, whose objects these are.
+const BREAKAGES: &[Breakage] = &[
+    Breakage {
+        name: "redis-stopped",
+        act: Act::Kubectl(&[&["scale", "deployment/redis", "--replicas=0"]]),
+        red: &[&[3, 8]],
+        reason: (3, "redis: "),
+    },
+    Breakage {
+        name: "wrong-password",
+        act: Act::Sql(
+            "create table stage_kept as select rolpassword from pg_authid where rolname = 'authentik'; \
+             alter role authentik password 'another'",
+            "do $$ begin execute format('alter role authentik password %L', (select rolpassword from stage_kept)); end $$; \
+             drop table stage_kept",
+        ),
+        red: &[&[2, 4, 8], &[2, 3, 8]],
+        reason: (2, "password authentication failed"),
+    },
+    Breakage {
+        name: "role-dropped",
+        act: Act::Sql("alter role authentik rename to stage_gone", "alter role stage_gone rename to authentik"),
+        red: &[&[2, 4, 8], &[2, 3, 8]],
+        reason: (2, "there is no role authentik"),
+    },
+    Breakage { name: "caddy-host-removed", act: Act::Caddy, red: &[&[5, 8]], reason: (5, "404") },
+    Breakage {
+        name: "service-renamed",
+        act: Act::Kubectl(&[
+            &["delete", "service/authentik"],
+            &["create", "service", "clusterip", "authentik-renamed", "--tcp=80:8000"],
+        ]),
+        red: &[&[4, 7, 8]],
+        reason: (4, "502"),
+    },
+    Breakage {
+        name: "image-does-not-start",
+        act: Act::Kubectl(&[&["set", "image", "deployment/redis", "redis=IMAGE"]]),
+        red: &[&[3, 8]],
+        reason: (3, "usage: ak server|worker"),
+    },
+    Breakage {
+        name: "limit-too-small",
+        act: Act::Kubectl(&[&["set", "resources", "deployment/redis", "--limits=memory=1Mi", "--requests=memory=1Mi"]]),
+        red: &[&[3, 8]],
+        reason: (3, "redis"),
+    },
+];
+
+/// Refuses names that mean nothing.
+pub(super) fn check_names(only: &[String]) -> Result<()> {
+    let names: Vec<&str> = BREAKAGES.iter().map(|breakage| breakage.name).chain(["none"]).collect();
+    match only.iter().find(|name| !names.contains(&name.as_str())) {
+        Some(unknown) => Err(Failure::environment(format!("there is no breakage {unknown}"))
+            .next(format!("there are: {}", names.join(", ")))
+            .into()),
+        None => Ok(()),
+    }
+}
+
+/// Verifies the whole, then breaks it.
+pub(super) fn run(cx: &Context, deployment: &Deployment<'_>, only: &[String], outcome: Outcome) -> Result<Outcome> {
+    let started = Instant::now();
+    let points = deployment.verify(PATIENCE * 2)?;
+    let mut human = outcome.human + "\n" + &shown(&points);
+    if !failed(&points).is_empty() {
+        cx.report.say(&human);
+        return Err(Failure::refused("not every point of the verification passed").into());
+    }
+    cx.report.say(&format!(
+        "  ✓ {:8} {} points passed {:.1} s",
+        "verify",
+        points.len(),
+        started.elapsed().as_secs_f32()
+    ));
+    let mut rows = Vec::new();
+    let mut values = Vec::new();
+    let is_wanted = |breakage: &&Breakage| only.is_empty() || only.iter().any(|name| name == breakage.name);
+    // The objects are Authentik's.
+    let all = if deployment.facts.service == "authentik" { BREAKAGES } else { &[] };
+    for breakage in all.iter().filter(is_wanted) {
+        let stage = cx.report.stage("break");
+        let broken = Instant::now();
+        let seen = breakage.run(cx, deployment)?;
+        let red = seen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        stage.done(&format!("{}: points {red} turned red, and green again", breakage.name));
+        let seconds = format!("{:.0}", broken.elapsed().as_secs_f32());
+        rows.push(vec![breakage.name.to_owned(), red, breakage.reason.1.to_owned(), seconds]);
+        values.push(json!({"breakage": breakage.name, "red": seen, "reason": breakage.reason.1}));
+    }
+    if !rows.is_empty() {
+        human += &format!("\n{}", table(&["BROKEN", "RED POINTS", "BECAUSE", "SECONDS"], &rows));
+    }
+    let json = json!({"released": outcome.json["released"], "points": points, "breakages": values, "human": human});
+    Ok(Outcome { human, json, ..outcome })
+}
+
+impl Breakage {
+    /// Breaks, sees what turns red, mends, and sees all green.
+    fn run(&self, cx: &Context, deployment: &Deployment<'_>) -> Result<Vec<u64>> {
+        self.act.commit(cx, deployment)?;
+        let until = Instant::now() + PATIENCE;
+        let seen = loop {
+            let points = deployment.verify(Duration::ZERO)?;
+            let red = failed(&points);
+            if self.red.contains(&red.as_slice()) && says(&points, self.reason) {
+                break red;
+            }
+            if Instant::now() > until {
+                cx.report.say(&shown(&points));
+                let want = format!("{:?} with «{}» at {}", self.red, self.reason.1, self.reason.0);
+                return Err(Failure::refused(format!("{}: points {red:?} are red, not {want}", self.name)).into());
+            }
+            signal::sleep(Duration::from_secs(2))?;
+        };
+        self.act.undo(cx, deployment)?;
+        let points = deployment.verify(PATIENCE)?;
+        if failed(&points).is_empty() {
+            return Ok(seen);
+        }
+        cx.report.say(&shown(&points));
+        Err(Failure::refused(format!("{} was mended, but not everything is green again", self.name)).into())
+    }
+}
+
+impl Act {
+    fn commit(&self, cx: &Context, deployment: &Deployment<'_>) -> Result<()> {
+        match self {
+            Self::Kubectl(calls) => {
+                let namespace = deployment.facts.namespace();
+                for call in *calls {
+                    let image = format!("redis={}", deployment.facts.image);
+                    let words = call.iter().map(|word| if *word == "redis=IMAGE" { image.as_str() } else { word });
+                    let words: Vec<&str> = ["--namespace", namespace].into_iter().chain(words).collect();
+                    deployment.kubectl(&words)?;
+                }
+                Ok(())
+            }
+            Self::Sql(statements, _) => deployment.sql(statements),
+            Self::Caddy => deployment.provision(cx, false, Some(&deployment.facts.service)),
+        }
+    }
+
+    fn undo(&self, cx: &Context, deployment: &Deployment<'_>) -> Result<()> {
+        match self {
+            Self::Kubectl(_) => {
+                let namespace = deployment.facts.namespace();
+                deployment.kubectl(&[
+                    "--namespace",
+                    namespace,
+                    "delete",
+                    "service/authentik-renamed",
+                    "--ignore-not-found",
+                ])?;
+                deployment.apply_again()
+            }
+            Self::Sql(_, statements) => deployment.sql(statements),
+            Self::Caddy => deployment.provision(cx, false, None),
+        }
+    }
+}
+
+fn state(point: &Value) -> &str {
+    point["state"].as_str().unwrap_or_default()
+}
+
+fn failed(points: &[Value]) -> Vec<u64> {
+    let failed = points.iter().filter(|point| state(point) == "failed");
+    failed.filter_map(|point| point["number"].as_u64()).collect()
+}
+
+fn says(points: &[Value], (number, what): (u64, &str)) -> bool {
+    points.iter().any(|point| {
+        let text = format!("{} {}", point["seen"], point["log"]);
+        point["number"].as_u64() == Some(number) && text.contains(what)
+    })
+}
+
+fn shown(points: &[Value]) -> String {
+    let mut text = String::new();
+    for point in points {
+        let mark = match state(point) {
+            "passed" => "\x1b[32m✓\x1b[0m",
+            "failed" => "\x1b[31m✗\x1b[0m",
+            _ => "\x1b[2m-\x1b[0m",
+        };
+        let part = |key: &str| point[key].as_str().unwrap_or_default().to_owned();
+        text += &format!(" {mark} {} {}: {}\n", point["number"], part("point"), part("seen"));
+        for line in point["log"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text += &format!("     | {line}\n");
+        }
+    }
+    text
+}

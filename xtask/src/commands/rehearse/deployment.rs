@@ -1,0 +1,272 @@
+//! The plan's phases 3 to 5 on the stage: manifests untouched, Caddy by its role, Prometheus by its configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::cluster::{self, Cluster, Wanted};
+use super::enclosure::{self, INDRI, TAILNET};
+use super::facts::Facts;
+use super::pki::{self, Authority};
+use super::stage::Stage;
+use crate::commands::Context;
+use crate::exec::service::Service;
+use crate::exec::workspace::Workspace;
+use crate::model::failure::Failure;
+use crate::report::Reporter;
+use crate::tools::{Invocation, line, own, prometheus};
+
+/// Everything that stands on the stage beside the forge, the registry and the store.
+pub(super) struct Deployment<'a> {
+    pub(super) cx: Context,
+    pub(super) workspace: &'a Workspace,
+    pub(super) facts: Facts,
+    _cluster: Cluster,
+    services: Vec<Service>,
+}
+
+impl<'a> Deployment<'a> {
+    /// Network and names first, the cluster next, then what runs in it and around it.
+    pub(super) fn set_up(
+        cx: &Context,
+        stage: &Stage<'_>,
+        (workspace, door): (&'a Workspace, u16),
+        facts: Facts,
+    ) -> Result<Self> {
+        let own = own_context(cx, stage, workspace);
+        let authority = Authority::new(workspace)?;
+        let shown = cx.report.stage("network");
+        enclosure::set_up(&own, workspace, &authority.pem(), &facts.hosts_file())?;
+        authority.issue(workspace, "tailnet", &[&format!("*.{}", facts.tailnet)], None)?;
+        shown.done(&format!("{} names of production lead to this stage, and nowhere else", facts.hosts.len()));
+        let shown = cx.report.stage("cluster");
+        let home = stage.repo.home().map_err(|finding| Failure::of_findings("nothing to rehearse", vec![finding]))?;
+        let contexts = facts.contexts.iter().map(String::as_str).collect();
+        let wanted = Wanted { contexts, registry: (&home.host, stage.port), door };
+        let cluster = Cluster::start(&own, workspace, &authority, &wanted)?;
+        shown.done(&format!("Kubernetes, one node ready; {} all lead to it", facts.contexts.join(" and ")));
+        cx.report.say(&format!("    kubectl --kubeconfig={} get pods -A", workspace.text("kubeconfig-outside")));
+        let mut deployment = Self { cx: own, workspace, facts, _cluster: cluster, services: Vec::new() };
+        deployment.operators()?;
+        deployment.apply(&cx.report)?;
+        deployment.provision(cx, true, None)?;
+        deployment.monitoring(&cx.report, stage)?;
+        Ok(deployment)
+    }
+
+    /// kubectl, in the rehearsed cluster.
+    pub(super) fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.cx.system.stdout(&cluster::ask(self.workspace, args), "kubectl")
+    }
+
+    fn start(&mut self, name: &str, invocation: &Invocation) -> Result<()> {
+        let log = self.workspace.path(&format!("log/{name}.log"));
+        self.services.push(Service::start(&self.cx.system, invocation, &log)?);
+        Ok(())
+    }
+
+    /// The vault, and the stand-ins for what makes Secrets, databases, names and statuses.
+    fn operators(&mut self) -> Result<()> {
+        let mut vault = BTreeMap::new();
+        for (item, fields) in &self.facts.items {
+            let values = fields
+                .iter()
+                .map(|field| Ok((field, format!("x{}", cluster::token()?))))
+                .collect::<Result<BTreeMap<_, _>>>()?;
+            vault.insert(item, values);
+        }
+        pki::private(self.workspace, "vault.json", &json!(vault).to_string())?;
+        // Caddy takes the stage's authority for its own.
+        for (from, to) in [("pki/ca.crt", "root.crt"), ("pki/ca.key", "root.key")] {
+            let text = std::fs::read_to_string(self.workspace.path(from)).context("the authority is gone")?;
+            pki::private(self.workspace, &format!("indri/data/caddy/pki/authorities/local/{to}"), &text)?;
+        }
+        std::fs::create_dir_all(self.workspace.path("tailnet")).context("can't make tailnet")?;
+        self.kubectl(&["apply", "--server-side", "-f", &self.stand_in("crds.yaml")])?;
+        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])?;
+        let head = self.cx.system.stdout(&crate::tools::git::commit_of("HEAD"), "the clone has a commit")?;
+        let (program, folder, postgres) = (self.stand_in("operators.py"), self.workspace.text("tailnet"), postgres()?);
+        let (tailnet, head) = (self.facts.tailnet.clone(), head.trim().to_owned());
+        self.start("operators", &line!("python3 -B {program} {folder} {tailnet} {TAILNET} {head} {postgres}"))?;
+        // Caddy's layer 4 is a module that no package of Debian has.
+        let target = format!("TCP:pg.{}:5432", self.facts.tailnet);
+        let listen = format!("TCP-LISTEN:5432,bind={INDRI},fork,reuseaddr");
+        self.start("layer4", &line!("socat {listen} {target}"))
+    }
+
+    fn stand_in(&self, name: &str) -> String {
+        self.workspace.text(&format!("clone/xtask/stand-ins/cluster/{name}"))
+    }
+
+    /// The rendered manifests, as they are; before them only what their owners would have made.
+    fn apply(&self, report: &Reporter) -> Result<()> {
+        let shown = report.stage("apply");
+        let namespaces: BTreeSet<&str> =
+            self.facts.apps.iter().map(|app| app.namespace.as_str()).chain(["argocd"]).collect();
+        for namespace in namespaces {
+            let manifest = format!("{}/namespace-{namespace}.yaml", "made");
+            self.workspace
+                .write(&manifest, &format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n"))?;
+            self.kubectl(&["apply", "--server-side", "-f", &self.workspace.text(&manifest)])?;
+        }
+        self.volumes()?;
+        for app in &self.facts.apps {
+            let folder = app.folder();
+            self.call(&["render", folder, "--to", &self.workspace.text("rendered")].map(str::to_owned))?;
+            let file = self.workspace.text(&format!("rendered/{folder}.yaml"));
+            self.kubectl(&["apply", "--server-side", "--namespace", &app.namespace, "-f", &file])?;
+            let file = self.workspace.text(&format!("clone/{}", app.file));
+            self.kubectl(&["apply", "--server-side", "--namespace", "argocd", "-f", &file])?;
+        }
+        let names: Vec<&str> = self.facts.apps.iter().map(|app| app.name.as_str()).collect();
+        shown.done(&format!("{}, as rendered", names.join(" and ")));
+        Ok(())
+    }
+
+    /// A folder of the machine to each claim: no provisioner comes with a bare Kubernetes.
+    fn volumes(&self) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        for (namespace, name, size) in &self.facts.claims {
+            let folder = format!("volumes/{namespace}-{name}");
+            std::fs::create_dir_all(self.workspace.path(&folder)).context("a volume")?;
+            // As k3s' local-path provisioner leaves it.
+            std::fs::set_permissions(self.workspace.path(&folder), std::fs::Permissions::from_mode(0o777))?;
+            let volume = json!({
+                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("{namespace}-{name}")},
+                "spec": {
+                    "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"],
+                    "hostPath": {"path": self.workspace.text(&folder)},
+                    "claimRef": {"namespace": namespace, "name": name},
+                },
+            });
+            let manifest = format!("made/volume-{namespace}-{name}.json");
+            self.workspace.write(&manifest, &volume.to_string())?;
+            self.kubectl(&["apply", "--server-side", "-f", &self.workspace.text(&manifest)])?;
+        }
+        Ok(())
+    }
+
+    /// Caddy by its role: first what would change, then for real, then again to see that nothing does.
+    pub(super) fn provision(&self, cx: &Context, aloud: bool, without: Option<&str>) -> Result<()> {
+        let host = &self.facts.host;
+        let inventory = json!({"all": {"hosts": {host: {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}}}});
+        self.workspace.write("inventory.json", &inventory.to_string())?;
+        let mut variables = json!({
+            "caddy_binary": crate::exec::run::find("caddy"), "caddy_config": self.workspace.text("indri/Caddyfile"),
+            "caddy_environment_file": self.workspace.text("indri/caddy.env"), "caddy_tls": "internal", "caddy_layer4": [],
+        });
+        if let Some(gone) = without {
+            let kept = self.facts.entries.iter().filter(|entry| entry["name"] != gone);
+            variables["caddy_services"] = kept.cloned().collect();
+        }
+        self.workspace.write("variables.json", &variables.to_string())?;
+        let variables = format!("@{}", self.workspace.text("variables.json"));
+        let inventory = self.workspace.text("inventory.json");
+        let shown = aloud.then(|| cx.report.stage("provision"));
+        let ways: &[&[&str]] = if aloud { &[&["--check", "--diff"], &["--yes"]] } else { &[&["--yes"]] };
+        for more in ways {
+            let words = [&["provision", host.as_str(), "--tags", "caddy", "--dirty"][..], *more];
+            let rest = ["--", "--inventory", &inventory, "--extra-vars", &variables];
+            self.call(&words.concat().into_iter().chain(rest).map(str::to_owned).collect::<Vec<_>>())?;
+        }
+        if let Some(shown) = shown {
+            let domain = &self.facts.domain;
+            shown.done(&format!("{host}: looked at, then configured by its role; Caddy serves *.{domain}"));
+        }
+        Ok(())
+    }
+
+    /// Prometheus with the real configuration, and an agent that plays Alloy.
+    fn monitoring(&mut self, report: &Reporter, stage: &Stage<'_>) -> Result<()> {
+        let shown = report.stage("metrics");
+        let configuration = stage.system.root.join("argocd/manifests/prometheus/prometheus.yml");
+        let alloy = stage.system.root.join("argocd/manifests/alloy-ringtail/config.alloy");
+        if !configuration.is_file() || !alloy.is_file() {
+            shown.skipped("this repository has neither Prometheus nor Alloy");
+            return Ok(());
+        }
+        let data = self.workspace.text("prometheus");
+        self.start("prometheus", &prometheus::serve(&configuration.to_string_lossy(), &data, "127.0.0.1:9090"))?;
+        let (program, alloy) = (self.stand_in("alloy.py"), alloy.to_string_lossy().into_owned());
+        let agent = self.cx.system.stdout(&line!("python3 -B {program} {alloy}"), "the stand-in for Alloy")?;
+        self.workspace.write("agent.yaml", &agent)?;
+        let (file, data) = (self.workspace.text("agent.yaml"), self.workspace.text("agent"));
+        self.start("agent", &prometheus::agent(&file, &data, "127.0.0.1:9091"))?;
+        shown.done("Prometheus by its configuration; a Prometheus agent scrapes and writes what Alloy's says");
+        Ok(())
+    }
+
+    /// What `verify` says of each point, asked again for at most `wait`.
+    pub(super) fn verify(&self, wait: Duration) -> Result<Vec<serde_json::Value>> {
+        let wait = format!("{}s", wait.as_secs());
+        let mut words = vec!["verify", &self.facts.service, "--wait", &wait, "--services"];
+        words.extend(self.facts.apps.iter().map(|app| app.name.as_str()));
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let invocation = own::call(&words, &["--format", "json"])?.limit(Duration::from_secs(900));
+        let output = self.cx.system.output(&invocation)?;
+        let value: serde_json::Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        match value.pointer("/result/points").and_then(serde_json::Value::as_array) {
+            Some(points) => Ok(points.clone()),
+            None => Err(self.cx.system.failed(&invocation, &output, "the verification gave no result").into()),
+        }
+    }
+
+    /// SQL in the primary of the first database cluster.
+    pub(super) fn sql(&self, statements: &str) -> Result<()> {
+        let primary = [
+            "--all-namespaces",
+            "--selector=cnpg.io/instanceRole=primary",
+            "--output=jsonpath={.items[0].metadata.namespace} {.items[0].metadata.name}",
+        ];
+        let primary = self.kubectl(&[&["get", "pods"][..], &primary].concat())?;
+        let (namespace, pod) = primary.trim().split_once(' ').unwrap_or_default();
+        let psql =
+            ["psql", "--username=postgres", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command", statements];
+        self.kubectl(&[&["--namespace", namespace, "exec", pod, "--"][..], &psql].concat())?;
+        Ok(())
+    }
+
+    /// What the manifests say, over whatever was changed by hand.
+    pub(super) fn apply_again(&self) -> Result<()> {
+        for app in &self.facts.apps {
+            let file = self.workspace.text(&format!("rendered/{}.yaml", app.folder()));
+            let force = ["apply", "--server-side", "--force-conflicts", "--namespace", &app.namespace, "-f", &file];
+            self.kubectl(&force)?;
+        }
+        Ok(())
+    }
+
+    /// This program in the clone, with the stage's environment.
+    pub(super) fn call(&self, words: &[String]) -> Result<serde_json::Value> {
+        super::call(&self.cx.system, None, words)
+    }
+}
+
+/// PostgreSQL's own folder on this machine.
+fn postgres() -> Result<String> {
+    let server = crate::exec::run::find("postgres").ok_or_else(|| crate::tools::catalog::missing("postgres"))?;
+    // A link on PATH leads to the folder that has the rest.
+    let server = server.canonicalize().context("PostgreSQL's folder is not known")?;
+    let folder = server.parent().and_then(|bin| bin.parent()).map(|folder| folder.to_string_lossy().into_owned());
+    folder.ok_or_else(|| Failure::environment("PostgreSQL's folder is not known").into())
+}
+
+/// The clone, with the stage's variables and stand-in programs first on PATH.
+fn own_context(cx: &Context, stage: &Stage<'_>, workspace: &Workspace) -> Context {
+    let mut overlay = stage.system.overlay.clone();
+    let path = crate::exec::env::var("PATH").unwrap_or_default();
+    let stand_ins = workspace.text("clone/xtask/stand-ins/cluster/bin");
+    for (name, value) in [
+        ("PATH", format!("{stand_ins}:{path}")),
+        ("KUBECONFIG", workspace.text("kubeconfig")),
+        ("BLUMEOPS_STAND_IN_VAULT", workspace.text("vault.json")),
+        ("BLUMEOPS_STAND_IN_INDRI", workspace.text("indri")),
+        ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt".to_owned()),
+    ] {
+        overlay.push((name.to_owned(), Some(value)));
+    }
+    let system = cx.system.at(stage.system.root.clone(), overlay);
+    Context { system, report: cx.report.clone(), repo: stage.repo.clone(), grammar: cx.grammar }
+}
