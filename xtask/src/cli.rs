@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    Context, build, check, containers, diff, doctor, explain, graph, pin, provision, publish, refs, rehearse, release,
-    render, services_check, setup, verify,
+    Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, pin, provision,
+    publish, refs, rehearse, release, render, secrets, services_check, setup, verify,
 };
 use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
@@ -50,6 +50,11 @@ pub(crate) enum Command {
     Provision(provision::Args),
     ServicesCheck(services_check::Args),
     Verify(verify::Args),
+    Deploy(deploy::Args),
+    Branches(branches::Args),
+    Secrets(secrets::Args),
+    Mirrors(mirrors::Args),
+    Logs(logs::Args),
 }
 
 impl Command {
@@ -82,6 +87,11 @@ impl Command {
             Self::Provision(args) => provision::run(cx, args),
             Self::ServicesCheck(args) => services_check::run(cx, args),
             Self::Verify(args) => verify::run(cx, args),
+            Self::Deploy(args) => deploy::run(cx, args),
+            Self::Branches(args) => branches::run(cx, args),
+            Self::Secrets(args) => secrets::run(cx, args),
+            Self::Mirrors(args) => mirrors::run(cx, args),
+            Self::Logs(args) => logs::run(cx, args),
         }
     }
 }

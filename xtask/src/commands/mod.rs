@@ -1,12 +1,16 @@
 //! One file per subcommand: its arguments, then `run`.
 
+pub(crate) mod branches;
 pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod containers;
+pub(crate) mod deploy;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod graph;
+pub(crate) mod logs;
+pub(crate) mod mirrors;
 pub(crate) mod pin;
 pub(crate) mod provision;
 pub(crate) mod publish;
@@ -14,6 +18,7 @@ pub(crate) mod refs;
 pub(crate) mod rehearse;
 pub(crate) mod release;
 pub(crate) mod render;
+pub(crate) mod secrets;
 pub(crate) mod services_check;
 pub(crate) mod setup;
 pub(crate) mod verify;
@@ -33,6 +38,7 @@ use crate::model::name::ContainerName;
 use crate::model::repo::{Container, Repo};
 use crate::registry::{Credentials, Registry};
 use crate::report::Reporter;
+use crate::tools::argocd::{self, Argocd};
 use crate::tools::catalog;
 
 /// What every command works with.
@@ -96,6 +102,12 @@ impl Context {
             None => config.url.clone(),
         };
         Ok(Forge::new(endpoint, config).map_err(Failure::environment)?)
+    }
+
+    /// The one ArgoCD that the repository names.
+    pub(crate) fn argocd(&self) -> Result<Argocd> {
+        let server = self.repo.config.argocd.clone().ok_or_else(argocd::unnamed)?;
+        Ok(Argocd { server })
     }
 
     /// Stops here once a signal has come.

@@ -316,7 +316,7 @@ impl Release<'_> {
 }
 
 /// `90s`, `30m`, `2h`
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let shape = || "expected a number and s, m or h, as in 30m".to_owned();
     let unit = text.chars().last().ok_or_else(shape)?;
     let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| shape())?;

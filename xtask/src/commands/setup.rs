@@ -89,6 +89,8 @@ fn commands(missing: &[&Tool], folder: &str, as_root: bool, has: impl Fn(&str) -
     for tool in missing.iter().copied().chain(catalog::find("go").filter(|_| needs_go && is_missing("go"))) {
         match tool.debian {
             Source::Packages(names) => packages.extend(names.split(' ')),
+            // What is still missing at the end is said.
+            Source::Nowhere(_) => {}
             Source::Npm(name) => {
                 packages.extend((!has("npm")).then_some("npm"));
                 others.push(line!("npm install --global --no-fund --no-audit --prefix {folder} {name}"));

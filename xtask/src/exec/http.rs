@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ureq::http::{Response, header};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use super::signal;
@@ -38,6 +39,8 @@ impl Client {
             .timeout_recv_response(Some(Duration::from_secs(20)))
             .timeout_global(Some(Duration::from_secs(60)))
             .user_agent("blumeops-xtask")
+            // Authorities that the machine trusts, not those that the library came with.
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build();
         Self { agent: config.new_agent() }
     }

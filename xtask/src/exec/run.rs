@@ -87,6 +87,23 @@ impl System {
     /// # Errors
     /// As [`Self::output`].
     pub(crate) fn stream(&self, invocation: &Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Output> {
+        self.run(invocation, None, on_line)
+    }
+
+    /// Runs to the end, handing every line of stdout to `on_line` as it comes and keeping none.
+    ///
+    /// # Errors
+    /// As [`Self::output`].
+    pub(crate) fn follow(&self, invocation: &Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Output> {
+        self.run(invocation, Some(on_line), &mut |_| ())
+    }
+
+    fn run<'a>(
+        &'a self,
+        invocation: &Invocation,
+        on_out: Option<&'a mut dyn FnMut(&str)>,
+        on_line: &'a mut dyn FnMut(&str),
+    ) -> Result<Output> {
         if signal::interrupted() {
             return Err(signal::failure().into());
         }
@@ -100,8 +117,14 @@ impl System {
         let (sender, lines) = channel();
         read_lines(stdout.0, sender.clone(), Line::Out);
         read_lines(stderr.0, sender, Line::Err);
-        let mut collected =
-            Collected { system: self, says: invocation.says, on_line, stdout: String::new(), stderr: String::new() };
+        let mut collected = Collected {
+            system: self,
+            says: invocation.says,
+            on_out,
+            on_line,
+            stdout: String::new(),
+            stderr: String::new(),
+        };
         let end = collected.until_done(&handle, &lines, invocation.limit);
         if end.is_err() {
             stop(&handle, &group);
@@ -193,6 +216,7 @@ enum End {
 struct Collected<'a> {
     system: &'a System,
     says: Says,
+    on_out: Option<&'a mut dyn FnMut(&str)>,
     on_line: &'a mut dyn FnMut(&str),
     stdout: String,
     stderr: String,
@@ -235,7 +259,10 @@ impl Collected<'_> {
 
     fn take(&mut self, line: Line) {
         match line {
-            Line::Out(text) => self.stdout.push_str(&text),
+            Line::Out(text) => match &mut self.on_out {
+                Some(on_out) => on_out(&self.system.redactor.clean(text.trim_end())),
+                None => self.stdout.push_str(&text),
+            },
             Line::Err(text) => {
                 let clean = self.system.redactor.clean(text.trim_end());
                 if self.system.verbosity > 1 && self.says == Says::Openly {

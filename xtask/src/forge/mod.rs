@@ -3,6 +3,8 @@
 //! `actions/runs` came late, `actions/tasks` is older; a plain git server has neither. What a forge
 //! can't say is left out, and the registry remains the judge.
 
+pub(crate) mod mirror;
+
 use anyhow::Result;
 use serde::Deserialize;
 

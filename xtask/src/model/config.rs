@@ -101,6 +101,10 @@ pub(crate) struct Config {
     /// What is to be well beside what is deployed.
     pub(crate) checks: Vec<Expectation>,
     pub(crate) waived_checks: Vec<WaivedCheck>,
+    /// The one ArgoCD that commands speak to: its host.
+    pub(crate) argocd: Option<String>,
+    /// Who owns the mirrors on the forge; default: who owns the repository.
+    pub(crate) mirrors: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -113,6 +117,20 @@ struct RawConfig {
     tailnet: RawTailnet,
     checks: Vec<expectation::RawCheck>,
     waived_checks: Vec<expectation::RawWaivedCheck>,
+    argocd: RawArgocd,
+    mirrors: RawMirrors,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawArgocd {
+    server: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawMirrors {
+    owner: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -195,6 +213,9 @@ impl Config {
             let context = context.map(|text| text.parse().map_err(|why| bad(&text, format!("context: {why}"))));
             clusters.push(Cluster { name, server, architecture, context: context.transpose()? });
         }
+        for value in [&raw.argocd.server, &raw.mirrors.owner].into_iter().flatten() {
+            plain(value).map_err(|why| bad(value, why))?;
+        }
         let waivers = raw.waivers.iter().map(|raw| {
             let span = raw.rule.span();
             Waiver::of_path(raw.rule.get_ref(), &raw.path, &raw.reason, source.place(span.start, span.end))
@@ -208,6 +229,8 @@ impl Config {
             elsewhere: raw.tailnet.elsewhere,
             checks: expectation::parse(raw.checks, source)?,
             waived_checks: expectation::waived(raw.waived_checks, source)?,
+            argocd: raw.argocd.server,
+            mirrors: raw.mirrors.owner,
         })
     }
 }

@@ -1,26 +1,29 @@
 //! Until when a certificate is good. Whom it is for and who signed it is verified by the TLS library.
 
-/// One with fewer days left was not renewed in time.
-const LEAST_DAYS: i64 = 10;
-
 use jiff::Timestamp;
 
 use super::Verdict;
 
+/// One with fewer hours left was not renewed in time; of a short-lived one it is a fifth of its life.
+const LEAST_HOURS: i64 = 10 * 24;
+
 /// Judges the certificate of a connection that the TLS library has accepted.
 pub(crate) fn judge(der: &[u8], now: Timestamp) -> Verdict {
-    let Some(end) = not_after(der) else {
+    let Some((start, end)) = validity(der) else {
         return Verdict::bad("the certificate can't be read");
     };
-    let days = end.duration_since(now).as_hours() / 24;
-    match days {
-        LEAST_DAYS.. => Verdict::Fine(format!("verified, {days} days left")),
-        _ => Verdict::bad(format!("the certificate ends in {days} days, at {end}: it was not renewed")),
+    let hours = end.duration_since(now).as_hours();
+    let least = LEAST_HOURS.min(end.duration_since(start).as_hours() / 5);
+    let left = if hours.abs() < 48 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
+    if end > now && hours >= least {
+        Verdict::Fine(format!("verified, {left} left"))
+    } else {
+        Verdict::bad(format!("the certificate ends in {left}, at {end}: it was not renewed"))
     }
 }
 
-/// The end of the validity of an X.509 certificate in DER.
-fn not_after(der: &[u8]) -> Option<Timestamp> {
+/// From when and until when an X.509 certificate in DER is good.
+fn validity(der: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let (_, certificate, _) = element(der)?;
     let (_, mut body, _) = element(certificate)?;
     // version, where it is written; serial number; algorithm; issuer; then the validity
@@ -31,8 +34,13 @@ fn not_after(der: &[u8]) -> Option<Timestamp> {
         body = element(body)?.2;
     }
     let (_, validity, _) = element(body)?;
-    let (_, _, rest) = element(validity)?;
-    let (tag, time, _) = element(rest)?;
+    let (start_tag, start, rest) = element(validity)?;
+    let (tag, end, _) = element(rest)?;
+    Some((moment(start_tag, start)?, moment(tag, end)?))
+}
+
+/// A time of ASN.1.
+fn moment(tag: u8, time: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(time).ok()?;
     // UTCTime has two digits of the year, up to 49 for this century.
     let text = match tag {
@@ -76,7 +84,7 @@ mod tests {
         let inner = u8::try_from(der.len() - 7).unwrap();
         (der[1], der[2], der[3]) = (0x82, 0, outer);
         (der[5], der[6]) = (0x81, inner);
-        assert_eq!(not_after(&der).unwrap().to_string(), "2030-01-02T03:04:05Z");
+        assert_eq!(validity(&der).unwrap().1.to_string(), "2030-01-02T03:04:05Z");
         let at = |text: &str| judge(&der, text.parse().unwrap());
         assert!(at("2029-01-02T00:00:00Z").is_fine());
         assert!(at("2029-12-30T00:00:00Z").seen().contains("ends in 3 days"));

@@ -4,7 +4,7 @@ mod cluster;
 
 use std::fmt;
 
-use Source::{Go, Npm, Packages};
+use Source::{Go, Nowhere, Npm, Packages};
 
 use super::{Invocation, line};
 use crate::model::failure::Failure;
@@ -16,7 +16,7 @@ pub(crate) struct Tool {
     /// Least version, with what came with it.
     pub(crate) minimum: &'static [u32],
     pub(crate) reason: &'static str,
-    /// The arguments that print the version.
+    /// The arguments that print the version, without asking any server.
     pub(crate) version: &'static str,
     pub(crate) needed_by: &'static [&'static str],
     pub(crate) debian: Source,
@@ -32,6 +32,8 @@ pub(crate) enum Source {
     Packages(&'static str),
     /// A package of npm, which Debian's package of that name brings.
     Npm(&'static str),
+    /// It has none; where it is got from instead.
+    Nowhere(&'static str),
     /// A Go package at a version.
     Go(&'static str),
     /// A program of the Go module in `xtask/kubernetes`, which pins it.
@@ -43,7 +45,7 @@ pub(crate) enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Packages(names) => f.write_str(names),
+            Self::Packages(names) | Self::Nowhere(names) => f.write_str(names),
             Self::Npm(name) => write!(f, "{name} (npm)"),
             Self::Go(package) | Self::Module(package) => {
                 write!(f, "{} (Go)", package.rsplit('/').next().unwrap_or(package))
@@ -306,6 +308,28 @@ const TOOLS: &[Tool] = &[
         nixos: "ansible",
         macos: "ansible",
         mise: NOT_IN_MISE,
+    },
+    Tool {
+        program: "argocd",
+        minimum: &[2, 6],
+        reason: "Applications with several sources",
+        version: "version --client",
+        needed_by: &["deploy", "branches"],
+        debian: Nowhere("(github.com/argoproj/argo-cd/releases)"),
+        nixos: "argocd",
+        macos: "argocd",
+        mise: "argocd",
+    },
+    Tool {
+        program: "op",
+        minimum: &[2],
+        reason: "item get --format json",
+        version: "--version",
+        needed_by: &["secrets", "provision"],
+        debian: Nowhere("(developer.1password.com/docs/cli)"),
+        nixos: "_1password-cli",
+        macos: "1password-cli",
+        mise: "1password-cli",
     },
     Tool {
         program: "dumb-init",

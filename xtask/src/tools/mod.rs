@@ -2,6 +2,7 @@
 
 pub(crate) mod ansible;
 pub(crate) mod archive;
+pub(crate) mod argocd;
 pub(crate) mod catalog;
 pub(crate) mod docker_registry;
 pub(crate) mod git;
@@ -12,8 +13,8 @@ pub(crate) mod linux;
 pub(crate) mod nix;
 pub(crate) mod op;
 pub(crate) mod own;
-pub(crate) mod psql;
 pub(crate) mod prometheus;
+pub(crate) mod psql;
 pub(crate) mod skopeo;
 pub(crate) mod ssh;
 

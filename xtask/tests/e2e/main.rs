@@ -9,6 +9,7 @@ mod damage;
 mod dry_run;
 mod interruptions;
 mod live;
+mod operations;
 mod provision;
 mod refusals;
 mod rehearsal;
