@@ -95,19 +95,8 @@ fn bundled(version: &str, kind: &str) -> Option<&'static str> {
 
 /// What an object is not, by the schema of its kind. The server itself looks after its `metadata`.
 pub(crate) fn decode(schema: &Value, object: &Value) -> Vec<Mistake> {
-    let mut object = object.clone();
-    if let Value::Object(fields) = &mut object {
-        for key in ["apiVersion", "kind", "metadata"] {
-            fields.remove(key);
-        }
-    }
     let mut found = Found { path: Vec::new(), mistakes: Vec::new() };
-    // Where a definition requires them, the server has checked them before it asks the schema.
-    let mut schema = schema.clone();
-    if let Some(Value::Array(required)) = schema.get_mut("required") {
-        required.retain(|key| !["apiVersion", "kind", "metadata"].contains(&key.as_str().unwrap_or_default()));
-    }
-    found.value(&schema, &object);
+    found.value(schema, object);
     found.mistakes
 }
 
@@ -174,7 +163,10 @@ impl Found {
             || says("x-kubernetes-embedded-resource")
             || other.is_some()
             || schema.get("type").is_none();
-        for (key, value) in fields {
+        // The server has checked these before it asks the schema, also where a definition requires them.
+        let is_root = self.path.is_empty();
+        let is_the_servers = |key: &str| is_root && ["apiVersion", "kind", "metadata"].contains(&key);
+        for (key, value) in fields.iter().filter(|(key, _)| !is_the_servers(key)) {
             match properties.get(key).or(other.filter(|other| other.is_object())) {
                 Some(schema) => self.below(key, |found| found.value(schema, value)),
                 None if is_open => {}
@@ -189,7 +181,7 @@ impl Found {
             }
         }
         let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        for key in required.filter(|key| !fields.contains_key(*key)) {
+        for key in required.filter(|key| !fields.contains_key(*key) && !is_the_servers(key)) {
             if properties.get(key).is_none_or(|schema| schema.get("default").is_none()) {
                 self.add(format!("{key} is missing"));
             }

@@ -92,6 +92,8 @@ pub(crate) struct Checked {
     pub(crate) findings: Vec<Finding>,
     pub(crate) rules: usize,
     pub(crate) waived: usize,
+    /// The codes of rules that ran and found nothing, waived or not.
+    pub(crate) clean: BTreeSet<&'static str>,
 }
 
 /// Runs the rules that `wanted` takes, and leaves out what is waived.
@@ -105,6 +107,7 @@ pub(crate) fn run(world: &World, wanted: impl Fn(&Rule) -> bool) -> Checked {
     let files = world.repo.files.iter().flat_map(Waiver::of_file);
     let waivers: Vec<Waiver> = files.chain(world.repo.config.waivers.iter().cloned()).collect();
     let mut used = vec![false; waivers.len()];
+    let broken: BTreeSet<&str> = findings.iter().map(|finding| finding.code).collect();
     let before = findings.len();
     findings.retain(|finding| {
         let mut waived = false;
@@ -127,7 +130,7 @@ pub(crate) fn run(world: &World, wanted: impl Fn(&Rule) -> bool) -> Checked {
         }
     }
     sort(&mut findings);
-    Checked { findings, rules: ran.len(), waived }
+    Checked { findings, rules: ran.len(), waived, clean: ran.into_iter().filter(|code| !broken.contains(code)).collect() }
 }
 
 /// By place, each once.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Rule;
-use crate::model::declaration::{self, Declaration};
+use crate::model::declaration::{self, Declaration, Declarations};
 use crate::model::finding::Finding;
 use crate::model::image::split_reference;
 use crate::model::tag::BuildKind;
@@ -37,7 +37,11 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 /// What each of our images declares, by its name and how it is built.
-fn declarations(world: &World) -> BTreeMap<(String, BuildKind), Declaration> {
+fn declarations(world: &World) -> &Declarations {
+    world.declarations.get_or_init(|| declared(world))
+}
+
+fn declared(world: &World) -> Declarations {
     let Ok(home) = world.repo.home() else { return BTreeMap::new() };
     let read = |path: &str| {
         let (name, file) = path.strip_prefix("containers/")?.split_once('/')?;
@@ -65,7 +69,7 @@ pub(crate) fn unread(world: &World) -> Vec<String> {
 /// Every container of an object that runs one of our images, with what that declares.
 fn ours<'a>(
     object: &'a Object,
-    known: &'a BTreeMap<(String, BuildKind), Declaration>,
+    known: &'a Declarations,
 ) -> Vec<(Ref<'a>, &'a Declaration)> {
     let declared = |container: &Ref<'a>| {
         let (image, tag) = split_reference(container.text_at(&["image"])?);

@@ -33,6 +33,9 @@ pub(crate) fn unknown_kinds(world: &World) -> Vec<(String, usize)> {
 }
 
 fn schema(world: &World, findings: &mut Vec<Finding>) {
+    if world.facts.is_decoded {
+        return;
+    }
     let schemas = Schemas::of(world);
     for (_, object) in world.objects() {
         let version = object.at(&["apiVersion"]).and_then(Ref::text).unwrap_or_default();

@@ -54,12 +54,12 @@ fn grammar() -> Grammar {
 fn world(files: &BTreeMap<String, String>) -> World {
     let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
     let folders = files.keys().filter_map(|path| path.strip_suffix("/kustomization.yaml"));
-    let rendered = folders.map(|folder| (folder.to_owned(), Rendered::Text(render(folder, files)))).collect();
+    let rendered = folders.map(|folder| (folder.to_owned(), Rendered::Text(Source::new(folder, &render(folder, files))))).collect();
     let tags = ["web-v1.0.0", "web-v0.9.0"].map(|tag| tag.parse().unwrap()).into_iter().collect();
     let pin = ("blumeops/web".to_owned(), "v1.0.0-nix".to_owned());
     let published = BTreeMap::from([(pin, Some(crate::model::digest::Digest::of(b"web")))]);
     let paths = files.keys().cloned().chain(["xtask/src/cli.rs".to_owned()]).collect();
-    let facts = Facts { paths, tags: Some(tags), rendered, published, grammar: Some(grammar()) };
+    let facts = Facts { paths, tags: Some(tags), rendered, published, grammar: Some(grammar()), is_decoded: false };
     World::new(Repo::load(sources).unwrap(), facts)
 }
 

@@ -1,5 +1,6 @@
 //! The whole repository as one program: does it agree with itself?
 
+mod decoded;
 mod online;
 mod repair;
 
@@ -72,6 +73,9 @@ fn examine(cx: &Context, args: &Args) -> Result<Examined> {
     let (rules, places) = split(&world, &args.only)?;
     let wanted = |rule: &Rule| rules.is_empty() || rules.contains(rule.code);
     let mut checked = checks::run(&world, wanted);
+    if checked.clean.contains("object-schema") {
+        decoded::remember(&world);
+    }
     if let Some(revision) = &args.since {
         let before = diff::world_at(cx, revision)?;
         let known = checks::run(&before, wanted).findings;
@@ -113,7 +117,9 @@ pub(crate) fn world_with(cx: &Context, tags: impl FnOnce() -> Option<BTreeSet<Gi
         (paths.join().unwrap_or_default(), tags.join().unwrap_or_default(), rendered)
     });
     let unread = unread(&paths, &repo);
-    let facts = Facts { paths, tags, rendered: rendered?, published: BTreeMap::new(), grammar: Some((cx.grammar)()) };
+    let (rendered, grammar) = (rendered?, Some((cx.grammar)()));
+    let is_decoded = decoded::is_known(&repo, &rendered);
+    let facts = Facts { paths, tags, rendered, published: BTreeMap::new(), grammar, is_decoded };
     let mut world = World::new(repo, facts);
     world.not_checked.extend(unread);
     if !world.repo.kustomizations.is_empty() && render::program().is_none() {
@@ -192,7 +198,7 @@ fn not_checked(world: &World) -> Vec<String> {
 }
 
 fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Outcome> {
-    let Examined { world, checked: Checked { findings: found, rules, waived }, objects } = examined;
+    let Examined { world, checked: Checked { findings: found, rules, waived, .. }, objects } = examined;
     let not_checked = not_checked(world);
     let counts = format!(
         "{} files, {objects} objects of {} Applications, {} containers, {rules} rules: {} findings, {waived} waived",

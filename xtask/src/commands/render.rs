@@ -15,7 +15,7 @@ use crate::model::failure::{Failure, Kind};
 use crate::model::finding::Finding;
 use crate::model::source::Source;
 use crate::model::world::{Rendered, is_yaml};
-use crate::model::yaml::{self, Node};
+use crate::model::yaml::Node;
 use crate::report::Outcome;
 use crate::tools::kustomize;
 
@@ -48,6 +48,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     for (folder, result) in &rendered {
         match result {
             Rendered::Text(manifests) => {
+                let manifests = &*manifests.text;
                 values.push(json!({"folder": folder, "manifests": manifests}));
                 if let Some(to) = &args.to {
                     let file = if alone(folder) { name(folder) } else { folder.replace('/', "-") };
@@ -104,7 +105,7 @@ fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
     };
     let cached = env::cache_folder().join(format!("render/{}.yaml", key(program, &files)));
     if let Ok(text) = std::fs::read_to_string(&cached) {
-        return Ok(Rendered::Text(text));
+        return Ok(text_of(folder, &text));
     }
     let failed = |why: &str| {
         let finding = Finding::error("app-render", format!("{folder} does not render: {why}"));
@@ -114,11 +115,13 @@ fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
     };
     match cx.system.output(&kustomize::build(program, folder).limit(limit())) {
         Ok(output) if output.success() => {
-            if let Some(why) = implausible(&output.stdout, &files) {
+            let rendered = rendered(folder, &output.stdout);
+            if let Some(why) = implausible(&rendered, &files) {
                 return Ok(failed(&why));
             }
-            fs::write(&cached, &output.stdout)?;
-            Ok(Rendered::Text(output.stdout))
+            // Without a folder to keep it in, the next run renders again.
+            drop(fs::write(&cached, &output.stdout));
+            Ok(Rendered::Text(rendered))
         }
         Ok(output) => match kustomize::cannot(&output.stderr) {
             Some(why) => Ok(Rendered::NotChecked(why.to_owned())),
@@ -131,6 +134,17 @@ fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
     }
 }
 
+/// What a folder renders to, parsed here, where several are at once.
+fn text_of(folder: &str, text: &str) -> Rendered {
+    let source = rendered(folder, text);
+    source.documents();
+    Rendered::Text(source)
+}
+
+fn rendered(folder: &str, text: &str) -> Source {
+    Source::new(&format!("{folder} (rendered)"), text)
+}
+
 /// How long one folder may take; `BLUMEOPS_KUSTOMIZE_LIMIT` says otherwise, in seconds.
 fn limit() -> Duration {
     let seconds = env::var("BLUMEOPS_KUSTOMIZE_LIMIT").and_then(|text| text.parse().ok());
@@ -138,15 +152,15 @@ fn limit() -> Duration {
 }
 
 /// Why an output that was called a success is none.
-fn implausible(output: &str, files: &[&Source]) -> Option<String> {
-    let documents = match yaml::documents(output) {
+fn implausible(output: &Source, files: &[&Source]) -> Option<String> {
+    let documents = match output.documents() {
         Ok(documents) => documents,
         Err((_, why)) => return Some(format!("what it printed is not YAML: {why}")),
     };
     let is_object = |node: &Node| node.get("kind").is_some() && node.get("apiVersion").is_some();
     let mut written = documents.iter().filter(|node| node.text().is_none_or(|text| !matches!(text, "" | "~")));
     if let Some(odd) = written.clone().find(|node| !is_object(node)) {
-        let line = output[odd.start..].lines().next().unwrap_or_default();
+        let line = output.text[odd.start..].lines().next().unwrap_or_default();
         return Some(format!("what it printed is not an object: {line}"));
     }
     let has_object = |file: &&Source| {
@@ -178,5 +192,5 @@ fn plain(folder: &str, files: &[&Source]) -> Rendered {
     for file in own {
         text.extend(["---\n", &*file.text, if file.text.ends_with('\n') { "" } else { "\n" }]);
     }
-    Rendered::Text(text)
+    text_of(folder, &text)
 }

@@ -41,6 +41,12 @@ pub(crate) fn now() -> String {
     jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
+/// What tells this build of the program from others.
+pub(crate) fn build() -> String {
+    let metadata = std::env::current_exe().and_then(|path| path.metadata());
+    metadata.map_or_else(|_| String::new(), |metadata| format!("{} {:?}", metadata.len(), metadata.modified().ok()))
+}
+
 /// Where `setup` puts programs that the system's packages don't have.
 pub(crate) fn tools_folder() -> PathBuf {
     cache_folder().join("tools")

@@ -1,13 +1,16 @@
 //! Files: read the repository once, write beside and rename.
 
 use std::io::Write as _;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::parallel;
 use crate::model::config;
 use crate::model::source::Source;
 use crate::model::workflow;
+use crate::model::world::is_yaml;
 
 /// Larger files hold data, not configuration.
 const LARGEST: u64 = 4 << 20;
@@ -43,6 +46,10 @@ pub(crate) fn sources(root: &Path) -> Vec<Source> {
     files.extend(read(root, &root.join(".mise.toml")));
     files.extend(read(root, &root.join("README.md")));
     files.sort_by(|a, b| a.path.cmp(&b.path));
+    // Whoever asks later finds them parsed.
+    let yaml: Vec<&Source> = files.iter().filter(|file| is_yaml(&file.path)).collect();
+    let at_once = std::thread::available_parallelism().map_or(2, NonZero::get);
+    parallel::map(&yaml, at_once, |file| _ = file.documents());
     files
 }
 

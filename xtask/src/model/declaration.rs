@@ -6,6 +6,7 @@ use rnix::ast::{self, HasEntry as _};
 use rowan::ast::AstNode as _;
 
 use super::source::{Place, Source};
+use super::tag::BuildKind;
 
 /// What the text says; nothing where it takes an evaluation, or a base image, to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub(crate) struct Declaration {
     /// Where each of its parts is written; ports by their number.
     pub(crate) places: BTreeMap<String, Place>,
 }
+
+/// Declarations by the image's name and how it is built.
+pub(crate) type Declarations = BTreeMap<(String, BuildKind), Declaration>;
 
 impl Declaration {
     /// Where one of these is written, or else the whole.

@@ -1,7 +1,9 @@
 //! What the clusters are told to run: every Application with its rendered objects, each tied to where it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
+use super::declaration::Declarations;
 use super::digest::Digest;
 use super::finding::Finding;
 use super::grammar::Grammar;
@@ -24,13 +26,15 @@ pub(crate) struct Facts {
     pub(crate) published: BTreeMap<(String, String), Option<Digest>>,
     /// What this tool can be called with.
     pub(crate) grammar: Option<Grammar>,
+    /// All that is rendered and written here is known to fit its schemas, from a run before.
+    pub(crate) is_decoded: bool,
 }
 
 /// What became of a folder.
 #[derive(Clone, Debug)]
 pub(crate) enum Rendered {
     /// The manifests.
-    Text(String),
+    Text(Source),
     /// It does not render.
     Failed(Box<Finding>),
     /// It can't be rendered here; the reason, as a fragment.
@@ -46,6 +50,8 @@ pub(crate) struct World {
     pub(crate) not_checked: Vec<String>,
     /// What building this value has found.
     pub(crate) findings: Vec<Finding>,
+    /// What our images declare, once a rule has asked.
+    pub(crate) declarations: OnceLock<Declarations>,
 }
 
 /// One Application.
@@ -221,7 +227,14 @@ impl<'a> Ref<'a> {
 
 impl World {
     pub(crate) fn new(repo: Repo, facts: Facts) -> Self {
-        let mut world = Self { repo, facts, apps: Vec::new(), not_checked: Vec::new(), findings: Vec::new() };
+        let mut world = Self {
+            repo,
+            facts,
+            apps: Vec::new(),
+            not_checked: Vec::new(),
+            findings: Vec::new(),
+            declarations: OnceLock::new(),
+        };
         let files: Vec<Source> = world.repo.files.clone();
         for file in files.iter().filter(|file| file.path.starts_with("argocd/") && is_yaml(&file.path)) {
             for node in yaml::parse(file).unwrap_or_default() {
@@ -299,9 +312,8 @@ impl World {
         let spec = app.node.get("spec");
         let place = spec.and_then(|spec| spec.path(&["source", "path"])).unwrap_or(&app.node).place(&app.file);
         match self.facts.rendered.get(path) {
-            Some(Rendered::Text(text)) => {
-                let rendered = Source::new(&format!("{path} (rendered)"), text);
-                let documents = match yaml::parse(&rendered) {
+            Some(Rendered::Text(rendered)) => {
+                let documents = match yaml::parse(rendered) {
                     Ok(documents) => documents,
                     Err(finding) => {
                         // Without a kustomization it is the files themselves, and they have been read.

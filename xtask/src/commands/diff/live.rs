@@ -79,7 +79,7 @@ fn job<'a>(world: &'a World, app: &'a App, workspace: &Workspace) -> Result<Resu
     let context = context.ok_or_else(|| format!("xtask/blumeops.toml gives {} no context", cluster.name))?;
     let path = app.path.as_ref().ok_or("it does not come from this repository")?;
     let text = match world.facts.rendered.get(path) {
-        Some(Rendered::Text(text)) if !text.trim().is_empty() => text,
+        Some(Rendered::Text(rendered)) if !rendered.text.trim().is_empty() => &rendered.text,
         Some(Rendered::NotChecked(why)) => return Err(why.clone()),
         Some(Rendered::Failed(finding)) => return Err(finding.message.clone()),
         Some(Rendered::Text(_)) | None => return Err("it renders to nothing".to_owned()),
