@@ -6,7 +6,7 @@ use super::Rule;
 use crate::model::finding::Finding;
 use crate::model::fix;
 use crate::model::source::Source;
-use crate::model::world::{App, Ref, World, is_yaml};
+use crate::model::world::{App, Object, Ref, World, is_yaml};
 use crate::model::yaml::Node;
 
 const APP: &str = "argocd/apps/web.yaml";
@@ -54,6 +54,13 @@ pub(crate) const RULES: &[Rule] = &[
         why: "Names that were meant to meet are in two namespaces.",
         breaks: ("argocd/manifests/web/kustomization.yaml", "namespace: web", "namespace: wep"),
         check: namespace,
+    },
+    Rule {
+        code: "object-namespace",
+        about: "What an Application deploys has a namespace, from its manifest or the Application's destination.",
+        why: "ArgoCD says that the namespace is missing and syncs nothing.",
+        breaks: ("argocd/apps/plain.yaml", ", namespace: plain}", "}"),
+        check: no_namespace,
     },
     Rule {
         code: "manifests-without-app",
@@ -202,6 +209,37 @@ fn namespace(world: &World, findings: &mut Vec<Finding>) {
                 Some(kustomization) => finding.also(kustomization.source.find("namespace:"), "set here"),
                 None => finding,
             });
+        }
+    }
+}
+
+/// Kinds that live in a namespace, of those that people deploy.
+const NAMESPACED: [&str; 15] = [
+    "ConfigMap",
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "ExternalSecret",
+    "Ingress",
+    "Job",
+    "PersistentVolumeClaim",
+    "Pod",
+    "Role",
+    "RoleBinding",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+];
+
+fn no_namespace(world: &World, findings: &mut Vec<Finding>) {
+    for app in world.apps.iter().filter(|app| app.namespace.is_empty()) {
+        let is_nowhere = |object: &&Object| object.namespace.is_empty() && NAMESPACED.contains(&object.kind.as_str());
+        if let Some(object) = app.objects.iter().find(is_nowhere) {
+            let message = format!("{} {} of {} is in no namespace", object.kind, object.name, app.name);
+            let finding = Finding::error("object-namespace", message).at(at(app, &["spec", "destination"]));
+            let help = "write spec.destination.namespace, or namespace into the kustomization";
+            findings.push(finding.also(object.place(), "the first of them").help(help));
         }
     }
 }

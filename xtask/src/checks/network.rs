@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rule;
-use super::objects::tailscale_host;
 use crate::model::finding::Finding;
+use crate::model::names::{expand, services, tailscale_host};
 use crate::model::source::{Place, Source};
 use crate::model::suggest::nearest;
 use crate::model::world::{Object, Ref, World};
@@ -122,27 +122,6 @@ fn homepage_visible(world: &World, findings: &mut Vec<Finding>) {
             findings.push(finding.help("write the entry into its own services"));
         }
     }
-}
-
-/// The list of services: the file, the whole document and the entries.
-pub(crate) fn services(world: &World) -> Option<(&Source, Node, Vec<Node>)> {
-    world.repo.files.iter().filter(|file| file.path.starts_with("ansible/")).find_map(|file| {
-        let document = yaml::parse(file).ok()?.into_iter().next()?;
-        let list = document.get("caddy_services")?.items().to_vec();
-        Some((file, document, list))
-    })
-}
-
-/// `{{ name }}` replaced by the value of a variable of the same file, as often as there is one.
-pub(crate) fn expand(text: &str, document: &Node) -> String {
-    let mut text = text.to_owned();
-    for _ in 0..5 {
-        let Some((before, rest)) = text.split_once("{{") else { break };
-        let Some((name, after)) = rest.split_once("}}") else { break };
-        let Some(value) = document.get(name.trim()).and_then(Node::text) else { break };
-        text = format!("{before}{value}{after}");
-    }
-    text
 }
 
 fn host(world: &World, findings: &mut Vec<Finding>) {

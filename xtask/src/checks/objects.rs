@@ -322,13 +322,6 @@ fn ingress_backend(world: &World, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The first TLS host of a Tailscale Ingress.
-pub(crate) fn tailscale_host(object: &Object) -> Option<Ref<'_>> {
-    let is_tailscale = object.kind == "Ingress" && object.at(&["spec", "ingressClassName"])?.text()? == "tailscale";
-    let tls = object.at(&["spec", "tls"]).filter(|_| is_tailscale)?;
-    tls.items().first()?.get("hosts")?.items().first().copied()
-}
-
 fn ingress_host(world: &World, findings: &mut Vec<Finding>) {
     let mut seen = BTreeMap::new();
     for (_, object) in world.objects().filter(|(_, object)| object.kind == "Service") {

@@ -67,10 +67,7 @@ pub(crate) fn unread(world: &World) -> Vec<String> {
 }
 
 /// Every container of an object that runs one of our images, with what that declares.
-fn ours<'a>(
-    object: &'a Object,
-    known: &'a Declarations,
-) -> Vec<(Ref<'a>, &'a Declaration)> {
+fn ours<'a>(object: &'a Object, known: &'a Declarations) -> Vec<(Ref<'a>, &'a Declaration)> {
     let declared = |container: &Ref<'a>| {
         let (image, tag) = split_reference(container.text_at(&["image"])?);
         let kinds = match tag {
@@ -96,7 +93,7 @@ fn is_set(container: Ref<'_>, declared: &Declaration, port: &str) -> bool {
 
 fn ports(world: &World, findings: &mut Vec<Finding>) {
     let known = declarations(world);
-    for (container, declared) in world.objects().flat_map(|(_, object)| ours(object, &known)) {
+    for (container, declared) in world.objects().flat_map(|(_, object)| ours(object, known)) {
         // An image that declares none leaves it to the manifest.
         let Some(exposed) = declared.ports.as_ref().filter(|ports| !ports.is_empty()) else { continue };
         let listed = container.get("ports").map_or_else(Vec::new, Ref::items);
@@ -129,7 +126,7 @@ fn user(world: &World, findings: &mut Vec<Finding>) {
     let known = declarations(world);
     for (_, object) in world.objects() {
         let pod = object.pod_template().and_then(|pod| pod.at(&["spec", "securityContext"]));
-        for (container, declared) in ours(object, &known) {
+        for (container, declared) in ours(object, known) {
             let field = |key: &str| container.at(&["securityContext", key]).or(pod.and_then(|pod| pod.get(key)));
             let refused = field("runAsNonRoot").filter(|value| value.text() == Some("true"));
             let image = declared.user.as_deref().map(|user| user.split(':').next().unwrap_or_default());
@@ -160,7 +157,7 @@ fn user(world: &World, findings: &mut Vec<Finding>) {
 
 fn args(world: &World, findings: &mut Vec<Finding>) {
     let known = declarations(world);
-    for (container, declared) in world.objects().flat_map(|(_, object)| ours(object, &known)) {
+    for (container, declared) in world.objects().flat_map(|(_, object)| ours(object, known)) {
         let first = |key: &str| container.get(key).and_then(|list| list.items().first().copied());
         let Some(entrypoint) = &declared.entrypoint else { continue };
         let is_program =

@@ -54,7 +54,9 @@ fn grammar() -> Grammar {
 fn world(files: &BTreeMap<String, String>) -> World {
     let sources: Vec<Source> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
     let folders = files.keys().filter_map(|path| path.strip_suffix("/kustomization.yaml"));
-    let rendered = folders.map(|folder| (folder.to_owned(), Rendered::Text(Source::new(folder, &render(folder, files))))).collect();
+    let rendered = folders
+        .map(|folder| (folder.to_owned(), Rendered::Text(Source::new(folder, &render(folder, files)))))
+        .collect();
     let tags = ["web-v1.0.0", "web-v0.9.0"].map(|tag| tag.parse().unwrap()).into_iter().collect();
     let pin = ("blumeops/web".to_owned(), "v1.0.0-nix".to_owned());
     let published = BTreeMap::from([(pin, Some(crate::model::digest::Digest::of(b"web")))]);
@@ -69,6 +71,21 @@ fn shown(files: &BTreeMap<String, String>) -> Vec<String> {
         format!("{} {place} {}", finding.code, finding.message)
     };
     run(&world(files), |_| true).findings.iter().map(show).collect()
+}
+
+#[test]
+fn a_port_is_used_by_its_name() {
+    let uses = crate::model::port::uses(&world(&files()), "8000");
+    let shown: Vec<String> = uses.iter().map(|(place, text)| format!("{} {text}", place.source.path)).collect();
+    for used in [
+        "argocd/manifests/web/deployment.yaml http",
+        "argocd/manifests/web/service.yaml http",
+        "argocd/manifests/web/ingress.yaml http",
+        "ansible/roles/caddy/defaults/main.yml web.ops.example",
+    ] {
+        assert!(shown.iter().any(|text| text.starts_with(used)), "no {used} in {shown:?}");
+    }
+    assert!(crate::model::port::uses(&world(&files()), "8001").is_empty());
 }
 
 #[test]

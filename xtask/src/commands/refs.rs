@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, check};
 use crate::exec::fs;
 use crate::model::failure::Failure;
 use crate::model::repo::Repo;
 use crate::model::source::{Place, Source};
 use crate::model::world::is_yaml;
 use crate::model::yaml;
+use crate::model::{port, relative};
 use crate::report::Outcome;
 use crate::tools::git;
 
@@ -29,7 +30,7 @@ const LAYERS: [(&str, &str); 7] = [
 /// List everything that mentions a host, service, image, secret, path, port or cluster
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cargo xtask refs authentik\n  cargo xtask refs pg.ops.eblu.me\n  cargo xtask refs 9300"
+    after_help = "Examples:\n  cargo xtask refs authentik\n  cargo xtask refs pg.ops.eblu.me\n  cargo xtask refs 9300\n  cargo xtask refs docs/reference/services/redis.md"
 )]
 pub(crate) struct Args {
     /// What to look for, as a whole word
@@ -42,16 +43,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         return Err(Failure::environment("name something to look for").into());
     }
     let names = aliases(&cx.repo, thing);
-    let mut layers = BTreeMap::<usize, Vec<(Place, &str)>>::new();
-    let rest = unmodelled(cx);
-    for file in cx.repo.files.iter().chain(&rest) {
-        let layer = LAYERS.iter().position(|(folder, _)| file.path.starts_with(folder)).unwrap_or(LAYERS.len());
-        let mut seen = BTreeSet::new();
-        for name in &names {
-            let found = mentions(file, name).into_iter().filter(|place| seen.insert(place.line_column().0));
-            layers.entry(layer).or_default().extend(found.map(|place| (place, name.as_str())).collect::<Vec<_>>());
-        }
-    }
+    let layers = layers(cx, thing, &names)?;
     let mut human = String::new();
     let mut values: Vec<Value> = Vec::new();
     for (layer, mut places) in layers.into_iter().filter(|(_, places)| !places.is_empty()) {
@@ -64,7 +56,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
             let shown: String = text.chars().take(LONGEST).collect();
             human.extend(["  ", &place.to_string(), "  ", &shown]);
             if alias != thing {
-                human.extend(["  (as ", alias, ")"]);
+                human.extend(["  (as ", &alias, ")"]);
             }
             human.push('\n');
             values.push(json!({
@@ -81,6 +73,37 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         cx.report.say(&format!("{thing} is also {}", names.join(", ")));
     }
     Ok(Outcome::ok(human, json!({"thing": thing, "also": also, "references": values})))
+}
+
+/// Every mention by layer, with what it says instead of the thing itself; one for each line.
+fn layers(cx: &Context, thing: &str, names: &[String]) -> Result<BTreeMap<usize, Vec<(Place, String)>>> {
+    let rest = unmodelled(cx);
+    let files = || cx.repo.files.iter().chain(&rest);
+    let below = format!("{thing}/");
+    let is_path = files().any(|file| *file.path == *thing || file.path.starts_with(&below));
+    let mut found = Vec::new();
+    for file in files() {
+        for name in names {
+            found.extend(mentions(file, name).into_iter().map(|place| (place, name.clone())));
+        }
+        if is_path {
+            let written = |place: Place| (place.clone(), place.source.text[place.start..place.end].to_owned());
+            found.extend(relative::mentions(file, thing).into_iter().map(written));
+        }
+    }
+    if thing.parse::<u16>().is_ok() {
+        found.extend(port::uses(&check::world(cx)?, thing));
+    }
+    let mut layers = BTreeMap::<usize, Vec<(Place, String)>>::new();
+    let mut seen = BTreeSet::new();
+    for (place, alias) in found {
+        let path = &place.source.path;
+        let layer = LAYERS.iter().position(|(folder, _)| path.starts_with(folder)).unwrap_or(LAYERS.len());
+        if seen.insert((path.clone(), place.line_column().0)) {
+            layers.entry(layer).or_default().push((place, alias));
+        }
+    }
+    Ok(layers)
 }
 
 /// A line of a generated file can be as long as the file.

@@ -126,6 +126,22 @@ impl Object {
         }
     }
 
+    /// Is it a Service, or what else has a selector, that these pods are behind?
+    pub(crate) fn selects(&self, workload: &Self) -> bool {
+        let wanted = self.at(&["spec", "selector"]).map_or_else(Vec::new, Ref::entries);
+        let labels = workload.pod_template().and_then(|pod| pod.at(&["metadata", "labels"]));
+        let has = |(key, value): &(&str, Ref<'_>)| labels.and_then(|labels| labels.text_at(&[key])) == value.text();
+        !wanted.is_empty() && self.namespace == workload.namespace && wanted.iter().all(has)
+    }
+
+    /// The Services that an Ingress leads to.
+    pub(crate) fn backends(&self) -> Vec<Ref<'_>> {
+        let rules = self.root().list(&["spec", "rules"]).into_iter();
+        let paths = rules.flat_map(|rule| rule.list(&["http", "paths"]));
+        let backends = paths.filter_map(|path| path.at(&["backend", "service"]));
+        self.at(&["spec", "defaultBackend", "service"]).into_iter().chain(backends).collect()
+    }
+
     /// Every container of its pod, init containers included.
     pub(crate) fn containers(&self) -> Vec<Ref<'_>> {
         let Some(spec) = self.pod_template().and_then(|template| template.get("spec")) else { return Vec::new() };
@@ -177,10 +193,19 @@ impl<'a> Ref<'a> {
             .collect()
     }
 
+    /// The items of the list at the end of `keys`, if there is one.
+    pub(crate) fn list(self, keys: &[&str]) -> Vec<Self> {
+        self.at(keys).map_or_else(Vec::new, Self::items)
+    }
+
     /// Keys and values of a mapping.
     pub(crate) fn entries(self) -> Vec<(&'a str, Self)> {
         let Value::Mapping(entries) = &self.node.value else { return Vec::new() };
-        entries.iter().filter_map(|(key, _)| Some((key.text()?, self.get(key.text()?)?))).collect()
+        let entry = |(key, node): &'a (Node, Node)| {
+            let written = self.written.and_then(|written| written.get(key.text()?));
+            Some((key.text()?, Self { node, written, near: written.or(self.near), ..self }))
+        };
+        entries.iter().filter_map(entry).collect()
     }
 
     /// Calls `visit` with every scalar below.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Kind, Question, Want, hosts, remote, web};
 use crate::checks::databases::{clusters, is_cnpg, is_ours, settings};
-use crate::checks::objects::tailscale_host;
+use crate::model::names::tailscale_host;
 use crate::model::config::KubeContext;
 use crate::model::expectation::{Expectation, Subject};
 use crate::model::finding::Finding;

@@ -3,7 +3,7 @@
 use super::expect::{behind, probe_path};
 use super::hosts;
 use crate::checks::databases::{clusters, is_cnpg, is_ours, settings};
-use crate::checks::objects::tailscale_host;
+use crate::model::names::tailscale_host;
 use crate::model::image::split_reference;
 use crate::model::name::ContainerName;
 use crate::model::world::{App, Object, Ref, World};

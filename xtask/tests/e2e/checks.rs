@@ -398,6 +398,14 @@ fn references_and_explanations() {
     {
         assert!(refs.contains(words), "{refs}");
     }
+    let port = check(&stage, &["refs", "8000"]).expect(0, &[]).stdout;
+    for words in ["port: http", "targetPort: http", "ingress-tailscale.yaml", "(as authentik.ops.eblu.me)"] {
+        assert!(port.contains(words), "no {words} in {port}");
+    }
+    let path = check(&stage, &["refs", "argocd/manifests/authentik/service-redis.yaml"]).expect(0, &[]).stdout;
+    assert!(path.contains("argocd/manifests/authentik/kustomization.yaml:"), "{path}");
+    let page = check(&stage, &["refs", "docs/reference/services/authentik.md"]).expect(0, &[]).stdout;
+    assert!(page.contains("docs/reference/services/services.md:"), "{page}");
     check(&stage, &["refs", &["nothing-has", "-this-name"].concat()]).expect(1, &["nothing mentions"]);
     let text = check(&stage, &["explain", "service-port"]).expect(0, &[]).stdout;
     assert!(text.contains("-  ports: ") || text.contains("-targetPort: http"), "{text}");
@@ -573,6 +581,9 @@ fn the_picture_of_authentik_is_the_one_in_the_docs() {
         "Ingress authentik-tailscale",
         "1Password Authentik (blumeops)",
         "containers/redis",
+        "Database authentik",
+        "Cluster blumeops-pg",
+        "authentik.ops.eblu.me",
         " --> ",
     ] {
         assert!(text.contains(words), "no {words} in {text}");
