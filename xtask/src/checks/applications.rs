@@ -195,8 +195,9 @@ fn project(world: &World, findings: &mut Vec<Finding>) {
 
 fn namespace(world: &World, findings: &mut Vec<Finding>) {
     for app in world.apps.iter().filter(|app| !app.namespace.is_empty()) {
-        // Applications of Applications live in ArgoCD's namespace, wherever what they deploy goes.
-        let own = app.objects.iter().filter(|object| !object.kind.starts_with("App"));
+        // Applications of Applications live in ArgoCD's namespace, wherever what they deploy goes: only a slip is one.
+        let is_slip = |object: &Object| strsim::damerau_levenshtein(&object.namespace, &app.namespace) == 1;
+        let own = app.objects.iter().filter(|object| !object.kind.starts_with("App") || is_slip(object));
         let mut named = own.filter(|object| object.names_its_namespace()).map(|object| &object.namespace);
         let Some(other) = named.next().filter(|_| !named.clone().any(|namespace| *namespace == app.namespace)) else {
             continue;
