@@ -74,6 +74,20 @@ fn shown(files: &BTreeMap<String, String>) -> Vec<String> {
 }
 
 #[test]
+fn what_is_asked_from_outside_needs_no_probe() {
+    let mut files = files();
+    let path = "argocd/manifests/web/deployment.yaml";
+    let probe = "          readinessProbe: {httpGet: {path: /, port: http}}\n";
+    let without = files[path].replace(probe, "");
+    assert_ne!(without, files[path]);
+    files.insert(path.to_owned(), without);
+    assert!(shown(&files).iter().any(|text| text.starts_with("app-health ")), "{:?}", shown(&files));
+    let config = files.get_mut("xtask/blumeops.toml").unwrap();
+    config.push_str("\n[[checks]]\nname = \"web-health\"\nurl = \"https://web.ops.example/\"\n");
+    assert_eq!(shown(&files), Vec::<String>::new());
+}
+
+#[test]
 fn a_port_is_used_by_its_name() {
     let uses = crate::model::port::uses(&world(&files()), "8000");
     let shown: Vec<String> = uses.iter().map(|(place, text)| format!("{} {text}", place.source.path)).collect();

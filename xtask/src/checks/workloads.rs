@@ -1,6 +1,7 @@
 //! Workloads: what keeps one from harming the others, and its data from being lost.
 
 use super::Rule;
+use crate::model::expectation::Subject;
 use crate::model::finding::Finding;
 use crate::model::world::{App, Object, Ref, World};
 
@@ -24,7 +25,7 @@ pub(crate) const RULES: &[Rule] = &[
     },
     Rule {
         code: "app-health",
-        about: "Every workload that stays up has a probe, where most workloads of the repository have one.",
+        about: "Every workload that stays up has a probe, where most of the repository have one, or a `[[checks]]` entry.",
         why: "It is counted as running while it does nothing.",
         breaks: (DEPLOYMENT, "          readinessProbe: {httpGet: {path: /, port: http}}\n", ""),
         check: health,
@@ -94,8 +95,18 @@ fn health(world: &World, findings: &mut Vec<Finding>) {
     if with.len() <= without.len() {
         return;
     }
-    for (app, object) in without {
+    for (app, object) in without.into_iter().filter(|(app, _)| !is_asked(world, app)) {
         let message = format!("nothing asks {} {} of {} whether it is well", object.kind, object.name, app.name);
-        findings.push(Finding::error("app-health", message).at(object.place()).help("add a readinessProbe"));
+        findings.push(Finding::error("app-health", message).at(object.place()).help(HELP));
     }
+}
+
+const HELP: &str = "add a readinessProbe, or an entry of [[checks]] that is called after the Application";
+
+/// Does the configuration have it asked from outside, by its name or through Caddy?
+fn is_asked(world: &World, app: &App) -> bool {
+    world.repo.config.checks.iter().any(|check| {
+        let is_caddys = matches!(&check.subject, Subject::Caddy { service, .. } if *service == app.name);
+        is_caddys || check.name == app.name || check.name.strip_suffix("-health") == Some(&app.name)
+    })
 }

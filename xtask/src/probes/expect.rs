@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Check, Kind, Question, Want, hosts, remote, web};
 use crate::checks::databases::{clusters, is_cnpg, is_ours, settings};
-use crate::model::names::tailscale_host;
 use crate::model::config::KubeContext;
 use crate::model::expectation::{Expectation, Subject};
 use crate::model::finding::Finding;
 use crate::model::inventory::{self, Host};
+use crate::model::names::tailscale_host;
 use crate::model::world::{App, Object, Ref, World};
 use crate::model::yaml::Node;
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::expect::{on_host_see, probe_path};
 use super::{Check, Question, remote, scrapes, web};
 use crate::checks::hosts::plays;
-use crate::model::names::{expand, services as caddy_services};
-use crate::model::names::tailscale_host;
 use crate::model::expectation::{Answer, Ask};
 use crate::model::inventory::{self, Host};
+use crate::model::names::tailscale_host;
+use crate::model::names::{expand, services as caddy_services};
 use crate::model::world::{Ref, World, is_yaml};
 use crate::model::yaml::{self, Node};
 

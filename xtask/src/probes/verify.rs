@@ -3,9 +3,9 @@
 use super::expect::{behind, probe_path};
 use super::hosts;
 use crate::checks::databases::{clusters, is_cnpg, is_ours, settings};
-use crate::model::names::tailscale_host;
 use crate::model::image::split_reference;
 use crate::model::name::ContainerName;
+use crate::model::names::tailscale_host;
 use crate::model::world::{App, Object, Ref, World};
 use crate::tools::psql::Login;
 
