@@ -144,6 +144,7 @@ pub(crate) fn conditions(json: &str) -> Result<BTreeMap<String, Condition>, Stri
 mod tests {
     use super::*;
     use crate::model::repo::tests::repo;
+    use crate::model::source::Source;
     use crate::model::world::{Facts, Rendered};
 
     #[test]
@@ -161,7 +162,7 @@ spec: {source: {path: m/a}, destination: {server: s, namespace: n}}
         let secret = "kind: ExternalSecret\nmetadata: {name: s}\nspec: {secretStoreRef: {name: onepassword-other}, data: [{remoteRef: {key: 'A (b)', property: p}}, {remoteRef: {key: C}}]}";
         let mut facts = Facts::default();
         facts.paths.insert("m/a/x.yaml".to_owned());
-        facts.rendered.insert("m/a".to_owned(), Rendered::Text(secret.to_owned()));
+        facts.rendered.insert("m/a".to_owned(), Rendered::Text(Source::new("m/a", secret)));
         let world = World::new(repo(text), facts);
         let shown: Vec<String> = of(&world)
             .iter()

@@ -51,6 +51,7 @@ fn collect(value: &Value, settings: &mut Vec<(String, String)>) {
 mod tests {
     use super::*;
     use crate::model::repo::tests::repo;
+    use crate::model::source::Source;
     use crate::model::world::{Facts, Rendered};
 
     #[test]
@@ -69,7 +70,7 @@ mod tests {
         let mut facts = Facts::default();
         for (folder, text) in rendered {
             facts.paths.insert(format!("{folder}/x.yaml"));
-            facts.rendered.insert(folder.to_owned(), Rendered::Text(text.to_owned()));
+            facts.rendered.insert(folder.to_owned(), Rendered::Text(Source::new(folder, text)));
         }
         facts.paths.insert("argocd/apps/web.yaml".to_owned());
         let world = World::new(repo(&text), facts);
