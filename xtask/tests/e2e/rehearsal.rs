@@ -13,7 +13,7 @@ use crate::stage::{Done, Registry, Stage, free_port, kill, run, wait_for_port};
 fn nothing_is_left_behind() {
     let stage = Stage::of_this_repository();
     let before = stage.state();
-    let done = stage.run(&["rehearse", "redis"]).expect(0, &["nothing was done twice"]);
+    let done = stage.run(&["rehearse", "redis", "--without-cluster"]).expect(0, &["nothing was done twice"]);
     assert!(done.stdout.contains("blumeops/redis:v1.0.0-nix"), "{}", done.stdout);
     assert_eq!((stage.state(), rehearsals(&stage)), (before, vec![]));
     stage.assert_nothing_runs();
@@ -23,14 +23,14 @@ fn nothing_is_left_behind() {
 fn killed_it_leaves_no_process_and_the_next_removes_its_folder() {
     let stage = Stage::of_this_repository();
     for signal in ["KILL", "INT"] {
-        let mut child = stage.xtask(&["rehearse", "redis"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = stage.xtask(&["rehearse", "redis", "--without-cluster"]).stderr(Stdio::null()).spawn().unwrap();
         until(|| rehearsals(&stage).pop());
         std::thread::sleep(Duration::from_millis(600));
         kill(signal, child.id());
         child.wait().unwrap();
         stage.assert_nothing_runs();
         assert_eq!(rehearsals(&stage).len(), usize::from(signal == "KILL"));
-        stage.run(&["rehearse", "redis"]).expect(0, &[]);
+        stage.run(&["rehearse", "redis", "--without-cluster"]).expect(0, &[]);
         assert_eq!(rehearsals(&stage), Vec::<PathBuf>::new());
     }
 }
@@ -38,14 +38,17 @@ fn killed_it_leaves_no_process_and_the_next_removes_its_folder() {
 #[test]
 fn a_build_that_fails_is_shown() {
     let stage = Stage::of_this_repository();
-    stage.run(&["rehearse", "dex"]).expect(1, &["the runner's build failed", "the stand-in nixpkgs has no dex"]);
+    stage
+        .run(&["rehearse", "dex", "--without-cluster"])
+        .expect(1, &["the runner's build failed", "the stand-in nixpkgs has no dex"]);
     assert_eq!(rehearsals(&stage), Vec::<PathBuf>::new());
 }
 
 #[test]
 fn the_images_are_what_the_expressions_say_and_run() {
     let stage = Stage::of_this_repository();
-    let done = stage.run(&["rehearse", "authentik", "--keep", "--format", "json"]).expect(0, &["kept: "]);
+    let done =
+        stage.run(&["rehearse", "authentik", "--without-cluster", "--keep", "--format", "json"]).expect(0, &["kept: "]);
     let kept = rehearsals(&stage).pop().expect("it was kept");
     let value: Value = serde_json::from_str(&done.stdout).unwrap();
     let names: Vec<_> = value["result"]["released"]

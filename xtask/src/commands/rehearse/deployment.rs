@@ -201,7 +201,9 @@ impl<'a> Deployment<'a> {
     /// What `verify` says of each point, asked again for at most `wait`.
     pub(super) fn verify(&self, wait: Duration) -> Result<Vec<serde_json::Value>> {
         let wait = format!("{}s", wait.as_secs());
-        let mut words = vec!["verify", &self.facts.service, "--wait", &wait, "--services"];
+        let mut words = vec!["verify", &self.facts.service];
+        words.extend((wait != "0s").then_some(["--wait", &wait]).into_iter().flatten());
+        words.push("--services");
         words.extend(self.facts.apps.iter().map(|app| app.name.as_str()));
         let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
         let invocation = own::call(&words, &["--format", "json"])?.limit(Duration::from_secs(900));
