@@ -60,12 +60,10 @@ impl Deployed {
 impl Facts {
     /// What the rehearsal of the image `image` needs to know; nothing where no Application runs it.
     pub(super) fn of(cx: &Context, stage: &Stage<'_>, image: &str) -> Result<Option<Self>> {
-        let world = check::world(&Context {
-            system: stage.system.clone(),
-            report: cx.report.clone(),
-            repo: stage.repo.clone(),
-            grammar: cx.grammar,
-        })?;
+        // Read again: the releases have pinned their images.
+        let repo = cx.at(stage.system.root.clone())?.repo;
+        let (system, report) = (stage.system.clone(), cx.report.clone());
+        let world = check::world(&Context { system, report, repo, grammar: cx.grammar })?;
         let runs = |app: &&App| {
             app.objects
                 .iter()
