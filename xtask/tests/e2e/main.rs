@@ -7,6 +7,7 @@ mod around;
 mod checks;
 mod damage;
 mod dry_run;
+mod health;
 mod interruptions;
 mod live;
 mod operations;

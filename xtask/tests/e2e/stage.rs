@@ -118,6 +118,14 @@ impl Stage {
         stage
     }
 
+    /// A repository of exactly these files.
+    pub(crate) fn of(files: &str) -> Self {
+        let stage = Self::empty();
+        stage.write_files(files);
+        stage.set_up();
+        stage
+    }
+
     fn empty() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), registry: Registry::start() }
     }
