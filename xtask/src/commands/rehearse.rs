@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::exec::run::{System, tail};
-use crate::exec::signal;
 use crate::exec::workspace::Workspace;
+use crate::exec::{cgroup, signal};
 use crate::model::failure::{Failure, Kind};
 use crate::model::image::Home;
 use crate::model::name::ContainerName;
@@ -117,6 +117,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     breakages::check_names(&args.only)?;
     let with_cluster = !args.without_cluster && is_deployed(cx, container)?;
     preflight(cx, with_cluster)?;
+    // What a killed one left: all else ended with its namespaces.
+    cgroup::sweep(PREFIX);
     let workspace = Workspace::new(PREFIX, args.keep)?;
     let result = if with_cluster { enclosure::enter(cx, args, &workspace) } else { rehearse(cx, args, &workspace) };
     if args.keep {

@@ -12,6 +12,7 @@ use super::facts::Facts;
 use super::pki::{self, Authority};
 use super::stage::Stage;
 use crate::commands::Context;
+use crate::exec::env;
 use crate::exec::service::Service;
 use crate::exec::workspace::Workspace;
 use crate::model::failure::Failure;
@@ -258,10 +259,11 @@ fn postgres() -> Result<String> {
 /// The clone, with the stage's variables and stand-in programs first on PATH.
 fn own_context(cx: &Context, stage: &Stage<'_>, workspace: &Workspace) -> Context {
     let mut overlay = stage.system.overlay.clone();
-    let path = crate::exec::env::var("PATH").unwrap_or_default();
+    let path = env::var("PATH").unwrap_or_default();
     let stand_ins = workspace.text("clone/xtask/stand-ins/cluster/bin");
     for (name, value) in [
-        ("PATH", format!("{stand_ins}:{path}")),
+        // The cache is another one inside; what `setup` has built is in the old.
+        ("PATH", format!("{stand_ins}:{path}:{}", env::tools_folder().join("bin").display())),
         ("KUBECONFIG", workspace.text("kubeconfig")),
         ("BLUMEOPS_STAND_IN_VAULT", workspace.text("vault.json")),
         ("BLUMEOPS_STAND_IN_INDRI", workspace.text("indri")),

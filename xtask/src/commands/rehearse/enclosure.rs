@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Args, PREFIX};
+use super::Args;
 use crate::commands::Context;
 use crate::exec::cgroup;
 use crate::exec::service::Service;
@@ -35,8 +35,6 @@ const SYSCTLS: [(&str, &str); 6] = [
 
 /// Runs this rehearsal once more inside, and passes on what it says.
 pub(super) fn enter(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome> {
-    // What a killed one left: its folder is gone already.
-    cgroup::sweep(PREFIX);
     cgroup::make(&workspace.name()).map_err(|error| Failure::environment(format!("no control group: {error}")))?;
     let door = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("no free port")?;
     let port = door.port().to_string();
