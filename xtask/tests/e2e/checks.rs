@@ -387,7 +387,7 @@ fn only_what_is_asked_for() {
     assert!(github.starts_with("::error file=argocd/apps/dex.yaml,line=11,col="), "{github}");
     let sarif = check(&stage, &["check", "--format", "sarif"]).expect(1, &[]).stdout;
     assert_eq!(serde_json::from_str::<Value>(&sarif).unwrap()["version"], "2.1.0");
-    check(&stage, &["containers", "--format", "sarif"]).expect(2, &["only check has this format"]);
+    check(&stage, &["containers", "--format", "sarif"]).expect(2, &["does not have this format"]);
 }
 
 #[test]

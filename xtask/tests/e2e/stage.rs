@@ -174,7 +174,7 @@ impl Stage {
         command
             .env_clear()
             .current_dir(if self.clone_folder().is_dir() { self.clone_folder() } else { self.folder.path().into() })
-            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("PATH", path())
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.folder.path())
             .env("XDG_CACHE_HOME", self.path("cache"))
@@ -257,7 +257,7 @@ impl Stage {
 
     /// PATH with the shadows first.
     pub(crate) fn shadowed_path(&self) -> String {
-        format!("{}:{}", self.path("shadow").display(), std::env::var("PATH").unwrap())
+        format!("{}:{}", self.path("shadow").display(), path())
     }
 
     /// One tag, one image, one pin in both users, committed once, nothing left over.
@@ -321,6 +321,13 @@ pub(crate) fn kill(signal: &str, pid: u32) {
 
 /// Runs to success; the output is its stdout.
 #[track_caller]
+/// PATH, and what `setup` has brought: a stage's own cache is empty.
+pub(crate) fn path() -> String {
+    let home = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{}/.cache", std::env::var("HOME").unwrap()));
+    format!("{}:{home}/blumeops-xtask/tools/bin", std::env::var("PATH").unwrap())
+}
+
+/// Runs to success; the output is its stdout.
 pub(crate) fn run(command: &mut Command) -> String {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}; try `cargo xtask setup`"));

@@ -9,12 +9,6 @@ use serde_json::Value;
 
 use crate::stage::{Stage, kill, run};
 
-/// The stage's own cache is empty; what `setup` has built is in the operator's.
-fn path() -> String {
-    let home = std::env::var("HOME").unwrap_or_default();
-    format!("{}:{home}/.cache/blumeops-xtask/tools/bin", std::env::var("PATH").unwrap())
-}
-
 /// One at a time: each looks for what a rehearsal leaves on the whole machine.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -45,8 +39,8 @@ fn rehearsals(stage: &Stage) -> usize {
 fn eight_points_are_green_a_dropped_role_is_red_and_nothing_is_left() {
     let stage = Stage::of_this_repository();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut rehearse = stage.xtask(&["rehearse", "authentik", "--only", "role-dropped", "--format", "json"]);
-    let output = rehearse.env("PATH", path()).output().unwrap();
+    let output =
+        stage.xtask(&["rehearse", "authentik", "--only", "role-dropped", "--format", "json"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -69,7 +63,7 @@ fn killed_with_a_cluster_nothing_runs_on_and_the_next_removes_the_rest() {
     for signal in ["KILL", "INT"] {
         let log = stage.path("rehearsal.log");
         let mut rehearse = stage.xtask(&["rehearse", "authentik", "--only", "none"]);
-        rehearse.env("PATH", path()).stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null());
+        rehearse.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null());
         let mut child = rehearse.spawn().unwrap();
         wait_for(&log, "one node ready");
         let killed = Instant::now();
