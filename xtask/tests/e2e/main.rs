@@ -22,4 +22,3 @@ mod stage;
 #[path = "../../stand-ins/servers.rs"]
 mod stand_ins;
 mod strangers;
-mod whole;
