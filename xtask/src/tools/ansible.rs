@@ -9,6 +9,10 @@ use serde::Deserialize;
 use super::{Invocation, line};
 use crate::model::ansible::{FOLDER, Word};
 
+/// Ansible refuses to start where text is not UTF-8.
+pub(crate) const UTF8: [(&str, &str); 2] =
+    [("LC_ALL", ""), ("LC_CTYPE", if cfg!(target_os = "macos") { "UTF-8" } else { "C.UTF-8" })];
+
 /// Tells what happens as lines of JSON; Ansible loads it by this name.
 pub(crate) const EVENTS: &str = include_str!("ansible_events.py");
 pub(crate) const EVENTS_NAME: &str = "xtask_events";
@@ -181,9 +185,7 @@ pub(crate) fn inventory(more: &More) -> Invocation {
 
 /// In the folder that Ansible's configuration is in.
 pub(crate) fn inside(root: &Path, invocation: Invocation) -> Invocation {
-    // Ansible refuses to start where text is not UTF-8.
-    let utf8 = if cfg!(target_os = "macos") { "UTF-8" } else { "C.UTF-8" };
-    Invocation { folder: Some(root.join(FOLDER)), ..invocation.env(&[("LC_ALL", ""), ("LC_CTYPE", utf8)]) }
+    Invocation { folder: Some(root.join(FOLDER)), ..invocation.env(&UTF8) }
 }
 
 /// What an inventory says of one host.

@@ -363,7 +363,7 @@ pub(crate) fn purposes() -> Vec<&'static str> {
 /// Asks the program at a path for its version.
 pub(crate) fn version_of(tool: &Tool, program: &str) -> Invocation {
     let arguments = tool.version.split(' ');
-    line!("{program} {arguments...}").limit(std::time::Duration::from_secs(10))
+    line!("{program} {arguments...}").env(&super::ansible::UTF8).limit(std::time::Duration::from_secs(10))
 }
 
 /// The first thing in `output` that looks like a version.
@@ -393,6 +393,13 @@ pub(crate) fn missing(program: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ansible answers in no other: a fresh Debian has no `LANG`, and what it has is not handed on.
+    #[test]
+    fn a_version_is_asked_for_where_text_is_utf8() {
+        let env = version_of(&TOOLS[0], "x").quiet_env;
+        assert_eq!(env, super::super::ansible::UTF8);
+    }
 
     #[test]
     fn versions_are_found_in_what_the_programs_print() {
