@@ -22,3 +22,4 @@ mod stage;
 #[path = "../../stand-ins/servers.rs"]
 mod stand_ins;
 mod strangers;
+mod whole;
