@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, pin, provision,
-    publish, refs, rehearse, release, render, secrets, services_check, setup, verify,
+    Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, parity, pin,
+    provision, publish, refs, rehearse, release, render, secrets, services_check, setup, verify,
 };
 use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Refs(refs::Args),
     Diff(diff::Args),
     Graph(graph::Args),
+    Parity(parity::Args),
     Provision(provision::Args),
     ServicesCheck(services_check::Args),
     Verify(verify::Args),
@@ -64,6 +65,7 @@ impl Command {
             Self::Check(_) => &[Format::Sarif, Format::Junit, Format::Github],
             Self::ServicesCheck(_) => &[Format::Junit, Format::Tap, Format::Prometheus],
             Self::Verify(_) => &[Format::Junit, Format::Markdown],
+            Self::Parity(_) => &[Format::Markdown, Format::Sarif],
             _ => &[],
         }
     }
@@ -84,6 +86,7 @@ impl Command {
             Self::Refs(args) => refs::run(cx, args),
             Self::Diff(args) => diff::run(cx, args),
             Self::Graph(args) => graph::run(cx, args),
+            Self::Parity(args) => parity::run(cx, args),
             Self::Provision(args) => provision::run(cx, args),
             Self::ServicesCheck(args) => services_check::run(cx, args),
             Self::Verify(args) => verify::run(cx, args),

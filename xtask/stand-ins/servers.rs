@@ -21,6 +21,17 @@ impl StandIn {
         })
     }
 
+    /// A web server of the files in a folder, as a repository of charts is.
+    pub(crate) fn files(folder: std::path::PathBuf) -> Self {
+        Self::handle(move |request| {
+            let file = folder.join(request.url().trim_start_matches('/'));
+            drop(match std::fs::File::open(file) {
+                Ok(file) => request.respond(Response::from_file(file)),
+                Err(_) => request.respond(Response::from_string("").with_status_code(404)),
+            });
+        })
+    }
+
     fn handle(handler: impl Fn(Request) + Send + 'static) -> Self {
         let server = Arc::new(Server::http("127.0.0.1:0").expect("a free port"));
         let url = format!("http://{}", server.server_addr());

@@ -12,6 +12,7 @@ pub(crate) mod images;
 pub(crate) mod monitoring;
 pub(crate) mod network;
 pub(crate) mod objects;
+pub(crate) mod parity;
 pub(crate) mod plan;
 pub(crate) mod published;
 pub(crate) mod release;
@@ -78,7 +79,8 @@ pub(crate) const OTHERS: &[(&str, &str, &str)] = &[
 /// What a code stands for, and what happens where it does not hold.
 pub(crate) fn meaning(code: &str) -> Option<(&'static str, &'static str)> {
     let rule = rules().find(|rule| rule.code == code).map(|rule| (rule.about, rule.why));
-    rule.or_else(|| OTHERS.iter().find(|(other, ..)| *other == code).map(|&(_, about, why)| (about, why)))
+    let others = || OTHERS.iter().chain(parity::CODES);
+    rule.or_else(|| others().find(|(other, ..)| *other == code).map(|&(_, about, why)| (about, why)))
 }
 
 /// What the rules would look at and can't know, each with the reason.

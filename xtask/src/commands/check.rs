@@ -213,7 +213,7 @@ fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Out
         human.extend(["not checked: ", what, "\n"]);
     }
     if let Some(file) = env::var("GITHUB_STEP_SUMMARY") {
-        let text = cx.report.redactor.clean(&formats::summary(found, &counts, &not_checked));
+        let text = cx.report.redactor.clean(&formats::summary("cargo xtask check", found, (&counts, &not_checked)));
         fs::append(file.as_ref(), &text)?;
     }
     let list: Vec<_> = found.iter().map(findings::finding_json).collect();
@@ -225,7 +225,7 @@ fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Out
     let environment = found.iter().any(|finding| finding.severity == Severity::Environment);
     let code = if environment { 2 } else { u8::from(!found.is_empty()) };
     let other = match cx.report.format {
-        Format::Sarif => Some(formats::sarif(found)),
+        Format::Sarif => Some(formats::sarif("cargo xtask check", checks::rules().map(|rule| rule.code), found)),
         Format::Junit => Some(formats::junit(found, *rules)),
         Format::Github => Some(formats::github(found)),
         _ => None,

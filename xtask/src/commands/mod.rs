@@ -11,6 +11,7 @@ pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod logs;
 pub(crate) mod mirrors;
+pub(crate) mod parity;
 pub(crate) mod pin;
 pub(crate) mod provision;
 pub(crate) mod publish;

@@ -18,6 +18,7 @@ pub(crate) mod name;
 pub(crate) mod names;
 pub(crate) mod needs;
 pub(crate) mod order;
+pub(crate) mod parity;
 pub(crate) mod pods;
 pub(crate) mod port;
 pub(crate) mod relative;

@@ -97,6 +97,14 @@ impl Object {
         Ref { object: self, node: &self.node, written, near: written }
     }
 
+    /// An object that a chart's template has made, which is all that is known of where it is written.
+    pub(crate) fn of_template(node: Node, namespace: &str, template: Place) -> Option<Self> {
+        let text = |keys: &[&str]| node.path(keys).and_then(Node::text).map(str::to_owned);
+        let (kind, name) = (text(&["kind"])?, text(&["metadata", "name"])?);
+        let namespace = text(&["metadata", "namespace"]).unwrap_or_else(|| namespace.to_owned());
+        Some(Self { kind, name, namespace, node, origin: None, fallback: template })
+    }
+
     /// The value at the end of `keys`.
     pub(crate) fn at(&self, keys: &[&str]) -> Option<Ref<'_>> {
         self.root().at(keys)

@@ -9,10 +9,10 @@ use crate::model::digest::Digest;
 use crate::model::finding::Finding;
 use crate::model::source::Place;
 
-/// SARIF 2.1.0, with what each rule is for and a fingerprint that survives moved lines.
-pub(crate) fn sarif(findings: &[Finding]) -> String {
+/// SARIF 2.1.0 of a command, with what each of its rules is for and a fingerprint that survives moved lines.
+pub(crate) fn sarif(command: &str, rules: impl Iterator<Item = &'static str>, findings: &[Finding]) -> String {
     let mut codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
-    codes.extend(checks::rules().map(|rule| rule.code));
+    codes.extend(rules);
     codes.sort_unstable();
     codes.dedup();
     let rules: Vec<Value> = codes.iter().map(|code| rule(code)).collect();
@@ -28,7 +28,7 @@ pub(crate) fn sarif(findings: &[Finding]) -> String {
     let results: Vec<Value> = findings.iter().map(result).collect();
     let run = json!({
         "tool": {"driver": {
-            "name": "cargo xtask check", "semanticVersion": env!("CARGO_PKG_VERSION"), "rules": rules,
+            "name": command, "semanticVersion": env!("CARGO_PKG_VERSION"), "rules": rules,
         }},
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {"ROOT": {"description": {"text": "the root of the checkout"}}},
@@ -116,11 +116,11 @@ pub(crate) fn xml(text: &str) -> String {
 /// How many findings a summary shows; a page of them is read by nobody.
 const SHOWN: usize = 50;
 
-/// Markdown for the summary of a workflow run.
-pub(crate) fn summary(findings: &[Finding], counts: &str, not_checked: &[String]) -> String {
+/// Markdown of a command, for the summary of a workflow run or a comment.
+pub(crate) fn summary(command: &str, findings: &[Finding], (counts, not_checked): (&str, &[String])) -> String {
     let cell = |text: &str| text.replace('|', "\\|").replace(['\r', '\n'], " ");
     let mark = if findings.is_empty() { "✓" } else { "✗" };
-    let mut summary = format!("### {mark} cargo xtask check\n\n{counts}\n");
+    let mut summary = format!("### {mark} {command}\n\n{counts}\n");
     if !findings.is_empty() {
         summary += "\n| rule | place | finding |\n| --- | --- | --- |\n";
     }
@@ -165,11 +165,11 @@ mod tests {
         let all = [finding];
         assert_eq!(github(&all), "::error file=a%2Cb%3Ac.yaml,line=1,col=4,title=rule-a::100%25 <\"x\">%0Aand more\n");
         assert!(junit(&all, 1).contains("100% &lt;&quot;x&quot;&gt;\nand more"));
-        let value: Value = serde_json::from_str(&sarif(&all)).unwrap();
+        let value: Value = serde_json::from_str(&sarif("cargo xtask check", std::iter::empty(), &all)).unwrap();
         assert_eq!(value["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["region"]["startColumn"], 4);
         assert!(junit(&[], 3).contains("failures=\"0\""));
         assert!(
-            summary(&all, "1 files", &["x".to_owned()])
+            summary("cargo xtask check", &all, ("1 files", &["x".to_owned()]))
                 .contains("| rule-a | `a,b:c.yaml:1:4` | 100% <\"x\"> and more |")
         );
     }
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_fingerprint_survives_moved_lines_and_tells_twins_apart() {
         let prints = |findings: &[Finding]| {
-            let value: Value = serde_json::from_str(&sarif(findings)).unwrap();
+            let value: Value = serde_json::from_str(&sarif("cargo xtask check", std::iter::empty(), findings)).unwrap();
             let results = value["runs"][0]["results"].as_array().unwrap().clone();
             results.iter().map(|result| result["partialFingerprints"]["finding/v1"].to_string()).collect::<Vec<_>>()
         };
@@ -196,7 +196,7 @@ mod tests {
         second[0].place = Some(moved.find("1"));
         assert_eq!(prints(&first), prints(&second));
         assert_ne!(prints(&first)[0], prints(&first)[1]);
-        let value: Value = serde_json::from_str(&sarif(&first)).unwrap();
+        let value: Value = serde_json::from_str(&sarif("cargo xtask check", std::iter::empty(), &first)).unwrap();
         let run = &value["runs"][0];
         let index = run["results"][0]["ruleIndex"].as_u64().unwrap();
         assert_eq!(run["tool"]["driver"]["rules"][usize::try_from(index).unwrap()]["id"], "service-port");

@@ -18,7 +18,7 @@ pub(crate) enum Format {
     Human,
     /// One JSON document on stdout
     Json,
-    /// SARIF 2.1.0 (check only)
+    /// SARIF 2.1.0 (check, parity)
     Sarif,
     /// JUnit (check, services-check, verify)
     Junit,
@@ -26,7 +26,7 @@ pub(crate) enum Format {
     Tap,
     /// Prometheus' text format, for a textfile (services-check)
     Prometheus,
-    /// A list with ticked boxes (verify)
+    /// For a pull request (verify, parity)
     Markdown,
     /// Annotations of a workflow run (check only)
     Github,

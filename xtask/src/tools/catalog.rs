@@ -122,6 +122,18 @@ const TOOLS: &[Tool] = &[
         mise: "kustomize",
     },
     Tool {
+        program: "helm",
+        // A build by Go says only its first two numbers.
+        minimum: &[3, 14],
+        reason: "renders upstream charts",
+        version: "version --short",
+        needed_by: &["parity", "tests"],
+        debian: Go("helm.sh/helm/v3/cmd/helm@v3.19.0"),
+        nixos: "kubernetes-helm",
+        macos: "helm",
+        mise: "helm",
+    },
+    Tool {
         program: "jsonschema",
         minimum: &[4],
         reason: "holds SARIF against its schema",

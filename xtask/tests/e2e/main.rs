@@ -11,6 +11,7 @@ mod health;
 mod interruptions;
 mod live;
 mod operations;
+mod parity;
 mod provision;
 mod refusals;
 mod rehearsal;
