@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, parity, pin,
-    provision, publish, refs, rehearse, release, render, secrets, services_check, setup, verify,
+    provision, publish, refs, registry, rehearse, release, render, secrets, services_check, setup, verify,
 };
 use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Branches(branches::Args),
     Secrets(secrets::Args),
     Mirrors(mirrors::Args),
+    Registry(registry::Args),
     Logs(logs::Args),
 }
 
@@ -94,6 +95,7 @@ impl Command {
             Self::Branches(args) => branches::run(cx, args),
             Self::Secrets(args) => secrets::run(cx, args),
             Self::Mirrors(args) => mirrors::run(cx, args),
+            Self::Registry(args) => registry::run(cx, args),
             Self::Logs(args) => logs::run(cx, args),
         }
     }

@@ -3,7 +3,7 @@
 mod live;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -55,10 +55,16 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
 pub(crate) fn world_at(cx: &Context, revision: &str) -> Result<World> {
     let commit = cx.system.stdout(&git::commit_of(revision), &format!("{revision} is no commit here"))?;
     let workspace = Workspace::new("blumeops-commit-", false)?;
-    let archive = workspace.text("tree.tar");
-    cx.system.stdout(&git::archive(commit.trim(), &archive), "reading the commit")?;
-    unpack(Path::new(&archive), &workspace.path("tree"))?;
-    check::world_with(&cx.at(workspace.path("tree"))?, || check::tags(cx))
+    let tree = tree_at(cx, commit.trim(), &workspace)?;
+    check::world_with(&cx.at(tree)?, || check::tags(cx))
+}
+
+/// The files of a commit, in a workspace.
+pub(super) fn tree_at(cx: &Context, commit: &str, workspace: &Workspace) -> Result<PathBuf> {
+    let (archive, tree) = (workspace.text(&format!("{commit}.tar")), workspace.path(commit));
+    cx.system.stdout(&git::archive(commit, &archive), "reading the commit")?;
+    unpack(Path::new(&archive), &tree)?;
+    Ok(tree)
 }
 
 fn unpack(archive: &Path, folder: &Path) -> Result<()> {

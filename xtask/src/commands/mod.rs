@@ -16,6 +16,7 @@ pub(crate) mod pin;
 pub(crate) mod provision;
 pub(crate) mod publish;
 pub(crate) mod refs;
+pub(crate) mod registry;
 pub(crate) mod rehearse;
 pub(crate) mod release;
 pub(crate) mod render;

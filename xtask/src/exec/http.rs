@@ -70,6 +70,32 @@ impl Client {
     }
 }
 
+impl Client {
+    /// DELETE, which may be made again: what is gone stays gone.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) fn delete(&self, url: &str, authorization: Option<&str>) -> Result<Response<Body>> {
+        let mut delay = Duration::from_millis(400);
+        for last in (0..TRIES).map(|n| n + 1 == TRIES) {
+            let mut builder = self.agent.delete(url);
+            if let Some(authorization) = authorization {
+                builder = builder.header(header::AUTHORIZATION, authorization);
+            }
+            match builder.call() {
+                Ok(response) if last || !busy(response.status().as_u16()) => return Ok(response),
+                Ok(response) => signal::sleep(server_delay(&response).unwrap_or(delay))?,
+                Err(error) if last => {
+                    return Err(Failure::environment(format!("can't reach {url}: {error}")).into());
+                }
+                Err(_) => signal::sleep(delay)?,
+            }
+            delay *= 2;
+        }
+        Err(Failure::environment(format!("can't reach {url}")).into())
+    }
+}
+
 /// How much of an answer is read.
 const LONGEST_BODY: u64 = 512 << 10;
 

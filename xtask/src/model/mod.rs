@@ -1,6 +1,7 @@
 //! What the repository says, typed. Pure: text in, values and findings out.
 
 pub(crate) mod ansible;
+pub(crate) mod cleaning;
 pub(crate) mod config;
 pub(crate) mod declaration;
 pub(crate) mod difference;
@@ -27,6 +28,7 @@ pub(crate) mod secret;
 pub(crate) mod source;
 pub(crate) mod suggest;
 pub(crate) mod tag;
+pub(crate) mod uses;
 pub(crate) mod version;
 pub(crate) mod waiver;
 pub(crate) mod workflow;

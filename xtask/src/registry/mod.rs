@@ -1,6 +1,8 @@
-//! What is asked of an OCI registry: tags, manifests, image configurations. Reading only.
+//! What is asked of an OCI registry: tags, manifests, image configurations. Only `remove` writes.
 
 mod auth;
+mod holdings;
+mod remove;
 
 use anyhow::Result;
 use serde::Deserialize;
@@ -8,6 +10,7 @@ use ureq::Body;
 use ureq::http::{Response, header};
 
 pub(crate) use auth::Credentials;
+pub(crate) use remove::Removed;
 
 use crate::exec::http::{Client, Request};
 use crate::model::config::Endpoint;
@@ -136,31 +139,32 @@ impl Registry {
     /// GET with whatever authorization the registry asks for; nothing on 404.
     fn get(&self, path: &str, accept: &str) -> Result<Option<Response<Body>>> {
         let url = format!("{}{path}", self.endpoint);
-        let basic = self.credentials.as_ref().map(Credentials::basic);
-        let request = |authorization: Option<&str>| {
+        let response = self.let_in(|authorization| {
             self.client.get(&Request { url: &url, accept, authorization, patient: self.patient })
-        };
-        let mut response = request(None)?;
-        if response.status() == 401 {
-            let challenge = response
-                .headers()
-                .get(header::WWW_AUTHENTICATE)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-                .to_owned();
-            let authorization = match auth::bearer(&challenge) {
-                Some(realm) => Some(auth::token(&self.client, &realm, basic.as_deref())?),
-                None => basic,
-            };
-            if let Some(authorization) = authorization {
-                response = request(Some(&authorization))?;
-            }
-        }
+        })?;
         match response.status().as_u16() {
             200 => Ok(Some(response)),
             404 => Ok(None),
             401 | 403 => Err(self.not_let_in(response.status().as_u16(), &url).into()),
             status => Err(Failure::environment(format!("{url}: the registry answered {status}")).into()),
+        }
+    }
+
+    /// Asks; where the registry wants to know who asks, says so and asks again.
+    fn let_in(&self, ask: impl Fn(Option<&str>) -> Result<Response<Body>>) -> Result<Response<Body>> {
+        let response = ask(None)?;
+        if response.status() != 401 {
+            return Ok(response);
+        }
+        let challenge = response.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+        let basic = self.credentials.as_ref().map(Credentials::basic);
+        let authorization = match auth::bearer(challenge.unwrap_or_default()) {
+            Some(realm) => Some(auth::token(&self.client, &realm, basic.as_deref())?),
+            None => basic,
+        };
+        match authorization {
+            Some(authorization) => ask(Some(&authorization)),
+            None => Ok(response),
         }
     }
 

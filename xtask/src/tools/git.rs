@@ -120,6 +120,53 @@ pub(crate) fn parse_ls_remote(output: &str) -> RemoteRefs {
     refs
 }
 
+/// The remote's branches and tags, all of them.
+pub(crate) fn ls_remote_all(remote: &str) -> Invocation {
+    git(line!("git ls-remote --heads --tags {remote}")).limit(NETWORK)
+}
+
+/// Reads `ls-remote`: branch to commit.
+pub(crate) fn parse_heads(output: &str) -> BTreeMap<String, ObjectId> {
+    let refs = output.lines().filter_map(|line| line.split_once('\t'));
+    refs.filter_map(|(object, name)| Some((name.strip_prefix("refs/heads/")?.to_owned(), object.to_owned()))).collect()
+}
+
+/// Says `true` where history was cut off when this was cloned.
+pub(crate) fn is_shallow() -> Invocation {
+    git(line!("git rev-parse --is-shallow-repository"))
+}
+
+/// The kustomizations that each commit of a branch has changed, whole, the newest first. A merge counts as what it brings.
+pub(crate) fn history_of_kustomizations(commit: &str) -> Invocation {
+    // So many lines of context that there is no line that is not shown.
+    let whole = ["--patch", "--unified=1000000", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames"];
+    let paths =
+        [":(glob)argocd/**/kustomization.yaml", ":(glob)argocd/**/kustomization.yml", ":(glob)argocd/**/Kustomization"];
+    git(line!(
+        "git log --first-parent --diff-merges=first-parent '--format=commit %H' {whole...} {commit} -- {paths...}"
+    ))
+}
+
+/// Reads that: path and text of each, as the commit left it.
+pub(crate) fn parse_history(output: &str) -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> = Vec::new();
+    let mut is_inside = false;
+    for line in output.lines() {
+        if line.starts_with("diff --git ") || line.starts_with("commit ") {
+            is_inside = false;
+        } else if let Some(path) = line.strip_prefix("+++ b/").filter(|_| !is_inside) {
+            files.push((path.to_owned(), String::new()));
+        } else if line.starts_with("@@ ") {
+            // What was removed has no path and gives nothing.
+            is_inside = true;
+        } else if let (true, Some(rest), Some((_, text))) = (is_inside, line.strip_prefix(['+', ' ']), files.last_mut())
+        {
+            text.extend([rest, "\n"]);
+        }
+    }
+    files
+}
+
 /// Brings a branch's commits without moving a single ref.
 pub(crate) fn fetch_objects(remote: &str, branch: &str) -> Invocation {
     let refspec = format!("refs/heads/{branch}");
@@ -229,6 +276,14 @@ mod tests {
     fn status_reads_renames_and_odd_names() {
         assert_eq!(parse_status("R  new\0old\0?? a b\0 M é\0"), ["new", "a b", "é"]);
         assert!(parse_status("").is_empty());
+    }
+
+    #[test]
+    fn history_gives_whole_files() {
+        let output = "commit aaa\n\ndiff --git a/argocd/a/kustomization.yaml b/argocd/a/kustomization.yaml\nindex 1..2 100644\n--- a/argocd/a/kustomization.yaml\n+++ b/argocd/a/kustomization.yaml\n@@ -1,3 +1,3 @@\n images:\n-  - name: old\n+  - name: new\n \ncommit bbb\n\ndiff --git a/argocd/b/kustomization.yaml b/argocd/b/kustomization.yaml\ndeleted file mode 100644\n--- a/argocd/b/kustomization.yaml\n+++ /dev/null\n@@ -1 +0,0 @@\n-images: []\n";
+        let files = parse_history(output);
+        assert_eq!(files, [("argocd/a/kustomization.yaml".to_owned(), "images:\n  - name: new\n\n".to_owned())]);
+        assert_eq!(parse_heads("aaa\trefs/heads/main\nbbb\trefs/tags/x-v1.0.0\n").len(), 1);
     }
 
     #[test]

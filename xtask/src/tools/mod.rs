@@ -4,6 +4,7 @@ pub(crate) mod ansible;
 pub(crate) mod archive;
 pub(crate) mod argocd;
 pub(crate) mod catalog;
+pub(crate) mod curl;
 pub(crate) mod docker_registry;
 pub(crate) mod git;
 pub(crate) mod helm;

@@ -5,6 +5,7 @@
 
 mod around;
 mod checks;
+mod cleaning;
 mod damage;
 mod dry_run;
 mod health;

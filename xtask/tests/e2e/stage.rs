@@ -358,10 +358,19 @@ impl Registry {
 
     /// With more configuration, as lines of YAML; `FOLDER` in it is the registry's own.
     pub(crate) fn start_with(more: &str) -> Self {
+        Self::start_as("", more)
+    }
+
+    /// With more configuration of its storage.
+    pub(crate) fn start_with_storage(storage: &str) -> Self {
+        Self::start_as(&format!(", {storage}"), "")
+    }
+
+    fn start_as(storage: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let configuration = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: FOLDER/blobs}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{more}"
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: FOLDER/blobs}}{storage}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{more}"
         );
         let file = folder.path().join("registry.yml");
         fs::write(&file, configuration.replace("FOLDER", folder.path().to_str().unwrap())).unwrap();

@@ -164,7 +164,7 @@ pub(super) const TOOLS: &[Tool] = &[
         minimum: &[1, 25],
         reason: "asks clusters",
         version: "version --client",
-        needed_by: &["rehearse", "services-check", "verify", "deploy", "logs", "tests"],
+        needed_by: &["rehearse", "services-check", "verify", "deploy", "logs", "registry", "tests"],
         debian: Module("k8s.io/kubernetes/cmd/kubectl"),
         nixos: "kubectl",
         macos: "kubectl",
