@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Invocation, line};
 use crate::model::config::KubeContext;
+use crate::model::manifest::Apply;
 
 pub(crate) use ask::{exec, is_transient, list, logs, parse_list, parse_secret, reason, secret};
 
@@ -31,9 +32,34 @@ pub(crate) fn there(context: &KubeContext, namespace: &str, file: &str) -> Invoc
 }
 
 /// The objects of `file` as they would be once applied. Nothing is changed: the server only says what it would store.
-pub(crate) fn would_be(context: &KubeContext, namespace: &str, file: &str) -> Invocation {
-    let dry = ["apply", "--server-side", "--dry-run=server", "--force-conflicts", MANAGER];
-    asked_in(context, namespace, &[&dry[..], &["--filename", file, "--output=json"]].concat())
+///
+/// In ArgoCD's own way: what its client-side apply has set, a server-side one would not see go.
+pub(crate) fn would_be(context: &KubeContext, namespace: &str, file: &str, way: Apply) -> Invocation {
+    let ways: &[&str] = match way {
+        Apply::Client => &[],
+        Apply::Server => &["--server-side", "--force-conflicts"],
+    };
+    let dry = ["apply", "--dry-run=server", MANAGER, "--filename", file, "--output=json"];
+    asked_in(context, namespace, &[&dry[..], ways].concat())
+}
+
+/// Is anybody there? Whoever may log in may ask this.
+pub(crate) fn version(context: &KubeContext) -> Invocation {
+    in_cluster(context, Duration::from_secs(10), &["get", "--raw", "/version"])
+}
+
+/// The kinds that kubectl says the cluster does not know: version and kind.
+pub(crate) fn unknown_kinds(stderr: &str) -> Vec<(String, String)> {
+    let mut kinds: Vec<(String, String)> = Vec::new();
+    for part in stderr.split("no matches for kind ").skip(1) {
+        let mut words = part.split('"').skip(1).step_by(2).map(str::to_owned);
+        if let (Some(kind), Some(version)) = (words.next(), words.next())
+            && !kinds.contains(&(version.clone(), kind.clone()))
+        {
+            kinds.push((version, kind));
+        }
+    }
+    kinds
 }
 
 fn asked_in(context: &KubeContext, namespace: &str, args: &[&str]) -> Invocation {
@@ -60,7 +86,7 @@ pub(crate) fn parse_objects(output: &str) -> Result<Vec<Value>, String> {
 }
 
 /// Words of its stderr and what they mean, the more particular first.
-const REASONS: [(&str, &str); 17] = [
+const REASONS: [(&str, &str); 18] = [
     ("does not exist", "the kubeconfig has no such context"),
     ("connection refused", "the API server does not listen"),
     ("no such host", "the API server's name does not resolve"),
@@ -74,30 +100,45 @@ const REASONS: [(&str, &str); 17] = [
     ("must be logged in", "the API server does not know these credentials"),
     ("Forbidden", "these credentials may not do that"),
     ("no matches for kind", "the cluster does not know the kind; its CustomResourceDefinition is not installed"),
-    ("(NotFound): namespaces", "the namespace is not there yet, and a dry run does not make it"),
+    ("namespaces \"", "the namespace is not there yet, and a dry run does not make it"),
     ("(Invalid)", "the API server refuses it"),
+    (" is invalid: ", "the API server refuses it"),
     ("is not supported", "the API server can't make a dry run of it"),
     ("unexpected EOF", "the API server's answer broke off"),
 ];
 
-/// What kubectl says is wrong, each once, with its own words behind what they mean.
+/// Does the reason hold for every object, so that asking for each alone is in vain?
+pub(crate) fn concerns_all(reason: &str) -> bool {
+    let one = ["these credentials may not", "the API server refuses it", "can't make a dry run"];
+    let is_known = REASONS.iter().any(|(_, meaning)| reason.starts_with(meaning));
+    is_known && !one.iter().any(|words| reason.starts_with(words))
+}
+
+/// What kubectl says is wrong, each once, with its own words behind what they mean; of many that mean the same the first.
 pub(crate) fn reasons(stderr: &str) -> Vec<String> {
-    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Warning:"));
-    let mut reasons: Vec<String> = Vec::new();
+    let is_beside = |line: &str| line.starts_with("Warning:") || line == "ensure CRDs are installed first";
+    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !is_beside(line));
     // Its log repeats an error that its last line says again.
-    for line in
-        lines.filter(|line| !line.starts_with(['E', 'W', 'I']) || !line[1..].starts_with(|c: char| c.is_ascii_digit()))
-    {
-        let known = REASONS.iter().find(|(words, _)| line.contains(words));
-        let reason = known.map_or_else(|| line.to_owned(), |(_, meaning)| format!("{meaning} ({line})"));
-        if !reasons.contains(&reason) {
-            reasons.push(reason);
+    let is_log = |line: &str| line.starts_with(['E', 'W', 'I']) && line[1..].starts_with(|c: char| c.is_ascii_digit());
+    let mut reasons: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
+    for line in lines.filter(|line| !is_log(line)) {
+        let meaning = REASONS.iter().find(|(words, _)| line.contains(words)).map(|(_, meaning)| *meaning);
+        match reasons.iter_mut().find(|(known, said)| *known == meaning && (meaning.is_some() || said.contains(&line)))
+        {
+            Some((_, said)) if said.contains(&line) => {}
+            Some((_, said)) => said.push(line),
+            None => reasons.push((meaning, vec![line])),
         }
     }
     if reasons.is_empty() {
-        reasons.push("kubectl failed and gave no reason".to_owned());
+        return vec!["kubectl failed and gave no reason".to_owned()];
     }
-    reasons
+    let shown = |(meaning, said): (Option<&str>, Vec<&str>)| match (meaning, &said[..]) {
+        (None, _) => said.join(" "),
+        (Some(meaning), [line]) => format!("{meaning} ({line})"),
+        (Some(meaning), _) => format!("{meaning} ({}; and {} more)", said[0], said.len() - 1),
+    };
+    reasons.into_iter().map(shown).collect()
 }
 
 #[cfg(test)]
@@ -116,11 +157,11 @@ mod tests {
     #[test]
     fn a_dry_run_is_made_by_the_server_and_changes_nothing() {
         let context = "k3s-ringtail".parse().unwrap();
-        let line = would_be(&context, "dex", "/tmp/dex.yaml").to_string();
-        assert!(
-            line.contains("apply --server-side '--dry-run=server'") && line.ends_with("'--namespace=dex'"),
-            "{line}"
-        );
+        for (way, is_server) in [(Apply::Client, false), (Apply::Server, true)] {
+            let line = would_be(&context, "dex", "/tmp/dex.yaml", way).to_string();
+            assert!(line.contains("apply '--dry-run=server'") && line.ends_with("'--namespace=dex'"), "{line}");
+            assert_eq!(line.contains("--server-side"), is_server, "{line}");
+        }
         assert!(!there(&context, "", "x").to_string().contains("namespace"));
     }
 
@@ -131,6 +172,15 @@ mod tests {
         assert_eq!(count(r#"{"kind":"A"}{"kind":"B"}"#), Ok(2));
         assert_eq!(count(r#"{"kind":"List","items":[{"kind":"A"},{"kind":"B"}]}"#), Ok(2));
         assert!(count("<html>").is_err());
+    }
+
+    /// As recorded from kubectl 1.34.
+    #[test]
+    fn kinds_that_are_not_known_are_read_each_once() {
+        let said = "error: resource mapping not found for name: \"a\" namespace: \"b\" from \"c.yaml\": no matches for kind \"Foo\" in version \"foo.example/v1\"\nensure CRDs are installed first";
+        assert_eq!(unknown_kinds(&format!("[{said}, {said}]")), [("foo.example/v1".to_owned(), "Foo".to_owned())]);
+        assert!(unknown_kinds("Error from server (Forbidden)").is_empty());
+        assert_eq!(reasons(said).len(), 1);
     }
 
     /// As recorded from kubectl 1.2x.
@@ -152,7 +202,20 @@ mod tests {
                 "CustomResourceDefinition",
             ),
             ("Error from server (NotFound): namespaces \"a\" not found", "not there yet"),
+            (
+                "Error from server (NotFound): error when creating \"x.yaml\": namespaces \"a\" not found",
+                "not there yet",
+            ),
+            (
+                "Error from server (Forbidden): services \"a\" is forbidden: cannot get in the namespace \"b\"",
+                "may not do that",
+            ),
             ("Error from server (Invalid): Service \"a\" is invalid: spec.ports: Required value", "refuses it"),
+            ("The Service \"a\" is invalid: spec.ports[0].port: Invalid value: 99999", "refuses it"),
+            (
+                "Error from server (Forbidden): a\nError from server (Forbidden): b\nError from server (Forbidden): a",
+                "(Error from server (Forbidden): a; and 1 more)",
+            ),
             ("", "no reason"),
         ] {
             let all = reasons(said);

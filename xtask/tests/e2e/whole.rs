@@ -1,13 +1,15 @@
 //! The whole plan on a real Kubernetes: green, red where something is broken, and nothing left of it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::stage::{Stage, kill, run};
+use crate::around::tool;
+use crate::checks::with_kustomize;
+use crate::stage::{Done, Stage, kill, run};
 
 /// One at a time: each looks for what a rehearsal leaves on the whole machine.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -74,6 +76,101 @@ fn killed_with_a_cluster_nothing_runs_on_and_the_next_removes_the_rest() {
         stage.run(&["rehearse", "redis", "--without-cluster"]).expect(0, &[]);
         assert_eq!((traces(), rehearsals(&stage)), (vec![], 0), "{signal}");
     }
+}
+
+/// The run inside the namespaces, and its folder.
+fn enclosed(stage: &Stage) -> (u32, PathBuf) {
+    let mark = format!("{}/blumeops-rehearsal-", stage.path("").display().to_string().trim_end_matches('/'));
+    let find = |entry: std::fs::DirEntry| {
+        let words = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        let words: Vec<&str> = words.split('\0').collect();
+        let at = words.iter().position(|word| *word == "--enclosed")?;
+        let is_it = words[0] == env!("CARGO_BIN_EXE_xtask") && words[at + 1].starts_with(&mark);
+        is_it.then_some((entry.file_name().to_str()?.parse().ok()?, PathBuf::from(words[at + 1])))
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().find_map(find).expect("the rehearsal runs")
+}
+
+#[test]
+fn a_real_api_server_says_what_applying_would_change() {
+    let stage = Stage::of_this_repository();
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let log = stage.path("rehearsal.log");
+    let mut rehearse = stage.xtask(&["rehearse", "authentik", "--only", "none"]);
+    rehearse.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null());
+    let mut child = rehearse.spawn().unwrap();
+    wait_for(&log, "✓ metrics");
+    let (inner, folder) = enclosed(&stage);
+    // Stopped, it does not go on to its end, and its cluster runs.
+    kill("STOP", inner);
+    let result = std::panic::catch_unwind(|| live(&stage, &folder));
+    kill("CONT", inner);
+    kill("INT", child.id());
+    child.wait().unwrap();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Asks the cluster of the rehearsal in `folder`, with the clone that was applied to it.
+fn live(stage: &Stage, folder: &Path) {
+    let config = folder.join("kubeconfig-outside");
+    let clone = stage.path("applied");
+    run(Command::new("cp").arg("-a").arg(folder.join("clone")).arg(&clone));
+    let service = clone.join("argocd/manifests/authentik/service-server.yaml");
+    let original = std::fs::read_to_string(&service).unwrap();
+    let diff = |config: &Path, args: &[&str]| -> Done {
+        let mut command =
+            with_kustomize(stage, &[&["diff", "--live", "--root", clone.to_str().unwrap()][..], args].concat());
+        command.env("KUBECONFIG", config).output().unwrap().into()
+    };
+    let authentik = |code: i32, words: &[&str]| diff(&config, &["--app", "authentik"]).expect(code, words);
+    let kubectl = |args: &[&str]| {
+        run(Command::new(tool("kubectl")).arg("--kubeconfig").arg(&config).args(["--context=k3s-ringtail"]).args(args))
+    };
+    assert_eq!(authentik(0, &[]).stdout, "nothing changes in any cluster\n");
+
+    // What ArgoCD's own way of applying has set is seen to go, and nothing is applied by asking.
+    kubectl(&["--namespace=authentik", "delete", "service", "authentik"]);
+    kubectl(&["--namespace=authentik", "apply", "--field-manager=argocd-controller", "-f", service.to_str().unwrap()]);
+    let metrics = "    - name: metrics\n      port: 9300\n      targetPort: metrics\n";
+    assert!(original.contains(metrics));
+    std::fs::write(&service, original.replace(metrics, "")).unwrap();
+    let lost = authentik(0, &[]).stdout;
+    let has = |text: &str, words: &[&str]| words.iter().all(|word| text.contains(word));
+    assert!(lost.lines().count() == 2 && has(&lost, &["spec.ports[metrics]", "(lost)"]), "{lost}");
+    assert_eq!(authentik(0, &[]).stdout, lost);
+
+    // One that is refused and one of a kind that nobody knows leave the others compared.
+    kubectl(&["--namespace=authentik", "scale", "deployment/redis", "--replicas=0"]);
+    std::fs::write(&service, original.replace("port: 80\n", "port: 99999\n")).unwrap();
+    let kustomization = clone.join("argocd/manifests/authentik/kustomization.yaml");
+    let text = std::fs::read_to_string(&kustomization).unwrap();
+    std::fs::write(&kustomization, text.replacen("resources:\n", "resources:\n  - foo.yaml\n", 1)).unwrap();
+    std::fs::write(
+        kustomization.with_file_name("foo.yaml"),
+        "apiVersion: foo.example/v1\nkind: Foo\nmetadata: {name: a}\n",
+    )
+    .unwrap();
+    let done = authentik(2, &["refuses it", "Invalid value: 99999", "1 of kind Foo"]);
+    assert!(done.stdout.contains("spec.replicas: 0 → 1"), "{}", done.stdout);
+    std::fs::write(&kustomization, text).unwrap();
+    std::fs::write(&service, original).unwrap();
+
+    // A namespace that is not there, and credentials that may see Services alone.
+    diff(&config, &["--app", "dex"]).expect(2, &["the namespace is not there yet", "nothing was compared"]);
+    kubectl(&["create", "serviceaccount", "weak", "--namespace=default"]);
+    let may = ["--verb=get,list,patch,create", "--resource=services"];
+    kubectl(&[&["create", "clusterrole", "weak"], &may[..]].concat());
+    kubectl(&["create", "clusterrolebinding", "weak", "--clusterrole=weak", "--serviceaccount=default:weak"]);
+    let token = kubectl(&["create", "token", "weak", "--namespace=default"]);
+    let weak = stage.path("weak");
+    std::fs::copy(&config, &weak).unwrap();
+    let mut set = Command::new(tool("kubectl"));
+    run(set.arg("--kubeconfig").arg(&weak).args(["config", "set-credentials", "admin", "--token", token.trim()]));
+    let done = diff(&weak, &["--app", "authentik", "--format", "json"]).expect(2, &["may not do that", "more)"]);
+    let value: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(value["result"]["objects"], 3, "{}", done.stdout);
 }
 
 fn wait_for(log: &Path, text: &str) {
