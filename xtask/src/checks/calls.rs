@@ -91,10 +91,20 @@ fn tasks(world: &World) -> Vec<(String, Vec<String>)> {
     tasks.filter_map(|(name, task)| Some((name.clone(), call(task)?))).collect()
 }
 
+/// In another repository `cargo xtask` is another tool.
+fn is_this(world: &World) -> bool {
+    world.facts.paths.contains("xtask/src/cli.rs")
+}
+
+/// The calls of a tool that is not here.
+pub(super) fn unknown(world: &World) -> Option<String> {
+    let readers = world.repo.files.iter().filter(|file| is_reader(file));
+    let count: usize = readers.map(|file| called(file, CALL).len()).sum();
+    (count > 0 && !is_this(world)).then(|| format!("{count} calls of cargo xtask: what it can is not here"))
+}
+
 fn calls(world: &World, findings: &mut Vec<Finding>) {
-    // In another repository `cargo xtask` is another tool.
-    let is_this = world.facts.paths.contains("xtask/src/cli.rs");
-    let Some(grammar) = world.facts.grammar.as_ref().filter(|_| is_this) else { return };
+    let Some(grammar) = world.facts.grammar.as_ref().filter(|_| is_this(world)) else { return };
     let tasks = tasks(world);
     for file in world.repo.files.iter().filter(|file| is_reader(file)) {
         for call in called(file, CALL) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Rule, network};
+use crate::model::config;
 use crate::model::finding::Finding;
 use crate::model::fix::Edit;
 use crate::model::source::{Place, Source};
@@ -186,18 +187,42 @@ fn index(world: &World, findings: &mut Vec<Finding>) {
     }
 }
 
-fn path(world: &World, findings: &mut Vec<Finding>) {
+/// Code spans of pages that are paths of the repository which are not there.
+fn missing_paths(world: &World) -> Vec<(&str, Place)> {
     let paths = &world.facts.paths;
+    let mut missing = Vec::new();
     for file in pages(world).filter(|file| !file.path.contains("/plans/")) {
         for (text, place) in spans(file, "`", "`") {
             let is_path = FOLDERS.iter().any(|folder| text.starts_with(folder))
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || "/.-_".contains(c));
             let below = format!("{}/", text.trim_end_matches('/'));
-            if is_path && !paths.contains(text) && !paths.iter().any(|path| path.starts_with(&below)) {
-                findings.push(Finding::error("doc-path", format!("there is no {text}")).at(place));
+            // The configuration need not be there: a page tells what to write into it.
+            let is_here = paths.contains(text) || paths.iter().any(|path| path.starts_with(&below));
+            if is_path && !is_here && text != config::PATH {
+                missing.push((text, place));
             }
         }
     }
+    missing
+}
+
+/// Is nothing at all here of the part of the repository that `path` is in?
+fn is_of_a_missing_part(world: &World, path: &str) -> bool {
+    let parts = ["argocd/apps/", "argocd/manifests/"].into_iter().chain(FOLDERS);
+    let mut parts = parts.filter(|part| path.starts_with(part) || path == part.trim_end_matches('/'));
+    parts.any(|part| !world.facts.paths.iter().any(|file| file.starts_with(part)))
+}
+
+fn path(world: &World, findings: &mut Vec<Finding>) {
+    for (text, place) in missing_paths(world).into_iter().filter(|(text, _)| !is_of_a_missing_part(world, text)) {
+        findings.push(Finding::error("doc-path", format!("there is no {text}")).at(place));
+    }
+}
+
+/// What pages say of parts that are not here.
+pub(super) fn unknown_paths(world: &World) -> Option<String> {
+    let count = missing_paths(world).iter().filter(|(text, _)| is_of_a_missing_part(world, text)).count();
+    (count > 0).then(|| format!("{count} paths that pages name: nothing is here of the part that they are in"))
 }
 
 /// The rows `| **key** | value |` of a card.

@@ -1,6 +1,6 @@
 //! Images: ours exist, are pinned, and were released.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rule;
 use crate::model::finding::Finding;
@@ -86,20 +86,32 @@ fn own<'a>(world: &World, image: &'a str) -> Option<(Home, &'a str)> {
     Some((home, name))
 }
 
-fn unknown(world: &World, findings: &mut Vec<Finding>) {
+/// Every image that bears our home's name: what follows it, and where it is named.
+fn own_images(world: &World) -> Vec<(String, Place)> {
     let entries = world.repo.kustomizations.iter().flat_map(|kustomization| {
         kustomization.images.iter().map(move |entry| (entry.image(), entry.place(&kustomization.source)))
     });
     let uses = world.repo.uses.iter().map(|used| (used.image.as_str(), used.place.clone()));
-    for (image, place) in entries.chain(uses) {
-        let Some((_, name)) = own(world, image) else { continue };
-        let names = || world.repo.containers.iter().map(|container| container.name.as_str());
-        if names().any(|known| known == name) {
-            continue;
+    let own = |(image, place)| own(world, image).map(|(_, name)| (name.to_owned(), place));
+    entries.chain(uses).filter_map(own).collect()
+}
+
+fn unknown(world: &World, findings: &mut Vec<Finding>) {
+    let known = || world.repo.containers.iter().map(|container| container.name.as_str());
+    // A repository without any has its images built elsewhere.
+    for (name, place) in own_images(world).into_iter().filter(|_| !world.repo.containers.is_empty()) {
+        if !known().any(|known| known == name) {
+            let finding = Finding::error("image-unknown", format!("there is no containers/{name}")).at(place);
+            findings.push(finding.did_you_mean(&name, known()));
         }
-        let finding = Finding::error("image-unknown", format!("there is no containers/{name}")).at(place);
-        findings.push(finding.did_you_mean(name, names()));
     }
+}
+
+/// What can't be known of our images where what they are built from is not here.
+pub(super) fn unbuilt(world: &World) -> Option<String> {
+    let names: BTreeSet<String> = own_images(world).into_iter().map(|(name, _)| name).collect();
+    let is_unknown = world.repo.containers.is_empty() && !names.is_empty();
+    is_unknown.then(|| format!("what {} images of ours are built from: there is no containers/", names.len()))
 }
 
 /// The pins of our images: container, tag and where it is written.

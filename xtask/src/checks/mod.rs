@@ -25,9 +25,11 @@ pub(crate) mod workloads;
 
 use std::collections::BTreeSet;
 
+use crate::model::config;
 use crate::model::finding::{Finding, Severity};
 use crate::model::waiver::{self, Waiver};
-use crate::model::world::World;
+use crate::model::workflow::FOLDER;
+use crate::model::world::{App, World};
 
 /// One rule of the repository.
 pub(crate) struct Rule {
@@ -85,7 +87,65 @@ pub(crate) fn meaning(code: &str) -> Option<(&'static str, &'static str)> {
 
 /// What the rules would look at and can't know, each with the reason.
 pub(crate) fn not_checked(world: &World) -> Vec<String> {
-    runtime::unread(world).into_iter().chain(network::unknown_home_page(world)).collect()
+    let unneeded = unjudged(world);
+    let waivers = (unneeded > 0)
+        .then(|| format!("whether {unneeded} waivers are needed: what they speak of is not here, or not all of it"));
+    let more = [
+        network::unknown_home_page(world),
+        images::unbuilt(world),
+        docs::unknown_paths(world),
+        calls::unknown(world),
+        waivers,
+    ]
+    .into_iter()
+    .flatten();
+    runtime::unread(world).into_iter().chain(more).chain(missing_parts(world)).collect()
+}
+
+/// Parts of a repository of this layout that are not here, each with what is not checked for that reason.
+fn missing_parts(world: &World) -> Vec<String> {
+    let has = |folder: &str| world.repo.files.iter().any(|file| file.path.starts_with(folder));
+    let parts = [
+        ("manifests", !world.apps.is_empty(), "no Application is here that deploys them"),
+        ("hosts, Caddy and backups", has("ansible/"), "there is no ansible/"),
+        ("documentation", has("docs/"), "there is no docs/"),
+        ("workflows", has(FOLDER), "there is no .forgejo/workflows/"),
+        ("tasks", has(".mise.toml"), "there is no .mise.toml"),
+        ("what is outside of the repository", has(config::PATH), "there is no xtask/blumeops.toml that says it"),
+    ];
+    let missing = parts.into_iter().filter(|(_, is_here, _)| !is_here);
+    missing.map(|(what, _, why)| format!("{what}: {why}")).collect()
+}
+
+/// Every waiver: of the files, then of the configuration.
+fn waivers(world: &World) -> Vec<Waiver> {
+    let files = world.repo.files.iter().flat_map(Waiver::of_file);
+    files.chain(world.repo.config.waivers.iter().cloned()).collect()
+}
+
+/// Is everything here that could need the waiver? Only then that nothing does means something.
+fn is_judged(world: &World, waiver: &Waiver) -> bool {
+    let folder = waiver.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let below = |path: &str, folder: &str| {
+        folder.is_empty() || path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let is_here = world.facts.paths.iter().any(|path| below(path, folder));
+    if !waiver.path.starts_with("argocd/") {
+        return is_here && (world.knows_all() || !NEEDING_ALL.contains(&waiver.rule.as_str()));
+    }
+    let speaks_of = |app: &App| {
+        let inputs = app.path.as_deref().map(|path| world.repo.inputs(path)).unwrap_or_default();
+        inputs.iter().any(|input| below(input, &waiver.path))
+    };
+    is_here && !world.apps.is_empty() && world.apps.iter().filter(|app| speaks_of(app)).all(|app| app.is_whole)
+}
+
+/// Rules that find something outside of `argocd/` by what is in it.
+const NEEDING_ALL: [&str; 5] = ["caddy-backend", "doc-card", "secret-plan", "database-backup", "op-reference"];
+
+/// How many waivers can't be judged.
+fn unjudged(world: &World) -> usize {
+    waivers(world).iter().filter(|waiver| !is_judged(world, waiver)).count()
 }
 
 /// What a check comes to.
@@ -105,8 +165,7 @@ pub(crate) fn run(world: &World, wanted: impl Fn(&Rule) -> bool) -> Checked {
     let rules_wanted: Vec<&Rule> = rules().filter(|rule| wanted(rule)).collect();
     ran.extend(rules_wanted.iter().map(|rule| rule.code));
     findings.extend(found(world, &rules_wanted));
-    let files = world.repo.files.iter().flat_map(Waiver::of_file);
-    let waivers: Vec<Waiver> = files.chain(world.repo.config.waivers.iter().cloned()).collect();
+    let waivers = waivers(world);
     let mut used = vec![false; waivers.len()];
     let broken: BTreeSet<&str> = findings.iter().map(|finding| finding.code).collect();
     let before = findings.len();
@@ -125,7 +184,7 @@ pub(crate) fn run(world: &World, wanted: impl Fn(&Rule) -> bool) -> Checked {
             findings.push(
                 Finding::error("waiver-reason", format!("{code} is waived without a reason")).at(waiver.place.clone()),
             );
-        } else if !used && (ran.contains(code) || !rules().any(|rule| rule.code == code)) {
+        } else if !used && is_ours(&ran, code) && is_judged(world, waiver) {
             let finding = Finding::error("waiver-unused", format!("nothing here breaks {code}"));
             findings.push(finding.at(waiver.place.clone()).fixed_by(waiver::removal(waiver)));
         }
@@ -137,6 +196,11 @@ pub(crate) fn run(world: &World, wanted: impl Fn(&Rule) -> bool) -> Checked {
         waived,
         clean: ran.into_iter().filter(|code| !broken.contains(code)).collect(),
     }
+}
+
+/// Did it run, or is it no rule at all?
+fn is_ours(ran: &BTreeSet<&str>, code: &str) -> bool {
+    ran.contains(code) || !rules().any(|rule| rule.code == code)
 }
 
 /// What rules find, one half of them beside the other: none knows of another.

@@ -137,15 +137,20 @@ fn unread(paths: &BTreeSet<String>, repo: &Repo) -> Vec<String> {
         is_text && ["argocd/", "ansible/", "docs/"].iter().any(|folder| path.starts_with(folder))
     };
     let missing = paths.iter().filter(wanted).filter(|path| !read.contains(path.as_str()));
-    missing.map(|path| format!("{path}: it is larger than 4 MB, not UTF-8, a link, or gone")).collect()
+    missing.map(|path| format!("{path}: it is larger than 4 MB, not UTF-8, a link, or not checked out")).collect()
 }
 
-/// What git knows or would add; without git, what was read.
+/// What git knows or would add and is here; without git, what was read.
 fn paths(cx: &Context, repo: &Repo) -> BTreeSet<String> {
-    match cx.system.output(&git::files()) {
-        Ok(output) if output.success() => git::parse_names(&output.stdout).into_iter().collect(),
-        _ => repo.files.iter().map(|file| file.path.to_string()).collect(),
-    }
+    let names = |call| {
+        let output = cx.system.output(&call).ok().filter(crate::exec::run::Output::success)?;
+        Some(git::parse_names(&output.stdout).into_iter().collect::<BTreeSet<String>>())
+    };
+    let Some(files) = names(git::files()) else {
+        return repo.files.iter().map(|file| file.path.to_string()).collect();
+    };
+    let removed = names(git::removed()).unwrap_or_default();
+    files.into_iter().filter(|path| !removed.contains(path)).collect()
 }
 
 pub(crate) fn tags(cx: &Context) -> Option<BTreeSet<GitTag>> {

@@ -30,9 +30,9 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let apps: Vec<&App> = world.apps.iter().filter(wanted).collect();
     if apps.is_empty() {
         let names: Vec<&str> = world.apps.iter().map(|app| app.name.as_str()).collect();
-        return Err(Failure::refused("there is no such Application")
-            .next(format!("there are: {}", names.join(", ")))
-            .into());
+        let next =
+            if names.is_empty() { "argocd/ holds none".to_owned() } else { format!("there are: {}", names.join(", ")) };
+        return Err(Failure::refused("there is no such Application").next(next).into());
     }
     let graph = Graph::of(&world, &apps);
     let text = if args.svg { svg(&graph) } else { mermaid(&graph) };

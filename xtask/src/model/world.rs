@@ -361,7 +361,12 @@ impl World {
             }
             Some(Rendered::Failed(finding)) => self.findings.push((**finding).clone()),
             Some(Rendered::NotChecked(why)) => self.not_checked.push(format!("{}: {why}", app.name)),
-            None => {}
+            None => {
+                let below = format!("{path}/");
+                let is_known = self.facts.paths.iter().any(|file| file.starts_with(&below));
+                // That it is nowhere is a finding of its own.
+                self.not_checked.extend(is_known.then(|| format!("{}: nothing of {path} can be read here", app.name)));
+            }
         }
         false
     }
@@ -384,7 +389,7 @@ impl World {
 
     /// Is everything known that Applications deploy anywhere?
     pub(crate) fn knows_all(&self) -> bool {
-        self.apps.iter().all(|app| app.is_whole)
+        !self.apps.is_empty() && self.apps.iter().all(|app| app.is_whole)
     }
 
     /// The objects of namespaces of which everything is known.

@@ -1,7 +1,6 @@
 //! Health: what to ask, and how to judge the answer. Pure; asking is done by the commands.
 
 pub(crate) mod certificate;
-pub(crate) mod container;
 pub(crate) mod expect;
 pub(crate) mod flow;
 pub(crate) mod hosts;
@@ -69,8 +68,6 @@ pub(crate) enum Question {
         job: String,
         targets: Vec<String>,
     },
-    /// Of a container that is started to be looked at.
-    Container,
     /// It can't be asked, and that is a failure.
     Nobody(String),
 }

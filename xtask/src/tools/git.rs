@@ -242,6 +242,11 @@ pub(crate) fn files() -> Invocation {
     git(line!("git ls-files -z --cached --others --exclude-standard"))
 }
 
+/// What is tracked and was removed from the work tree. What a sparse checkout left out is not among them.
+pub(crate) fn removed() -> Invocation {
+    git(line!("git ls-files -z --deleted"))
+}
+
 /// The tree of `commit` as a tarball.
 pub(crate) fn archive(commit: &str, file: &str) -> Invocation {
     git(line!("git archive --format=tar --output {file} {commit}"))

@@ -273,3 +273,50 @@ fn without_git_in_a_worktree_in_a_submodule_and_shallow() {
     }
     check(&stage, &["diff", "--root", &text("plain")]).expect(1, &["no commit here"]);
 }
+
+/// Codes of findings, and how often each.
+type Codes<'a> = &'a [(&'a str, usize)];
+
+#[test]
+fn a_copy_without_one_part_has_only_what_follows_from_it_and_says_what_it_can_not_know() {
+    // Without the configuration nothing waives the placeholders; without the manifests their Applications lead nowhere.
+    let (placeholders, nowhere): (Codes<'_>, Codes<'_>) = (&[("image-floating", 3)], &[("app-path", 8)]);
+    let parts: [(&str, Codes<'_>, &str); 10] = [
+        ("xtask/blumeops.toml", placeholders, "there is no xtask/blumeops.toml"),
+        ("xtask", placeholders, "calls of cargo xtask: what it can is not here"),
+        ("docs", &[], "there is no docs/"),
+        ("ansible", &[], "there is no ansible/"),
+        ("argocd/apps", &[], "no Application is here"),
+        ("argocd/manifests", nowhere, "whether 1 waivers are needed"),
+        ("argocd", &[], "no Application is here"),
+        ("containers", &[], "what 3 images of ours are built from"),
+        (".forgejo", &[], "there is no .forgejo/workflows/"),
+        (".mise.toml", &[], "there is no .mise.toml"),
+    ];
+    let stage = Stage::of_this_repository();
+    for (part, expected, unknown) in parts {
+        for is_committed in [false, true] {
+            let gone = stage.path("clone").join(part);
+            let removed = if gone.is_dir() { std::fs::remove_dir_all(gone) } else { std::fs::remove_file(gone) };
+            removed.unwrap();
+            if is_committed {
+                stage.git(&["rm", "-r", "--quiet", "--cached", part]);
+            }
+            let done = check(&stage, &["check", "--format", "json"]);
+            let value: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+            let mut codes = std::collections::BTreeMap::new();
+            for finding in value["result"]["findings"].as_array().unwrap() {
+                *codes.entry(finding["code"].as_str().unwrap()).or_insert(0usize) += 1;
+            }
+            let codes: Vec<(&str, usize)> = codes.into_iter().collect();
+            assert_eq!(codes, expected, "without {part}: {}", done.stdout);
+            assert_eq!(done.code, Some(i32::from(!expected.is_empty())), "{}", done.stderr);
+            assert!(value["result"]["not_checked"].to_string().contains(unknown), "without {part}: {}", done.stdout);
+            for args in [&["render"][..], &["diff"], &["refs", "authentik"], &["graph", "authentik"]] {
+                let done = check(&stage, args);
+                assert!(matches!(done.code, Some(0 | 1)), "{args:?} without {part}: {}{}", done.stdout, done.stderr);
+            }
+            stage.git(&["reset", "--quiet", "--hard"]);
+        }
+    }
+}
