@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, parity, pin,
-    provision, publish, refs, registry, rehearse, release, render, secrets, services_check, setup, verify,
+    provision, publish, refs, registry, rehearse, release, render, secrets, services_check, setup, smoke, verify,
 };
 use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Setup(setup::Args),
     Containers(containers::Args),
     Build(build::Args),
+    Smoke(smoke::Args),
     Release(release::Args),
     Publish(publish::Args),
     Pin(pin::Args),
@@ -67,6 +68,7 @@ impl Command {
             Self::ServicesCheck(_) => &[Format::Junit, Format::Tap, Format::Prometheus],
             Self::Verify(_) => &[Format::Junit, Format::Markdown],
             Self::Parity(_) => &[Format::Markdown, Format::Sarif],
+            Self::Smoke(_) => &[Format::Junit],
             _ => &[],
         }
     }
@@ -77,6 +79,7 @@ impl Command {
             Self::Setup(args) => setup::run(cx, args),
             Self::Containers(args) => containers::run(cx, args),
             Self::Build(args) => build::run(cx, args),
+            Self::Smoke(args) => smoke::run(cx, args),
             Self::Release(args) => release::run(cx, args),
             Self::Publish(args) => publish::run(cx, args),
             Self::Pin(args) => pin::run(cx, args),

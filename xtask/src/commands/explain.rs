@@ -53,6 +53,9 @@ pub(crate) fn run(_: &Context, args: &Args) -> Result<Outcome> {
 }
 
 fn waive(code: &str) -> String {
+    if crate::checks::parity::CODES.iter().any(|(own, ..)| *own == code) {
+        return "To accept it, write the line that the finding prints into the service's file in xtask/parity, with the reason.\n".to_owned();
+    }
     format!(
         "To waive it, write at the line or above it, with the reason:\n\n  # waive {code}: <reason>\n\nor in xtask/blumeops.toml:\n\n  [[waivers]]\n  rule = \"{code}\"\n  path = \"<file or folder>\"\n  reason = \"<reason>\"\n"
     )

@@ -23,6 +23,7 @@ pub(crate) mod render;
 pub(crate) mod secrets;
 pub(crate) mod services_check;
 pub(crate) mod setup;
+pub(crate) mod smoke;
 pub(crate) mod verify;
 
 use std::path::PathBuf;

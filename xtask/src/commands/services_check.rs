@@ -119,5 +119,5 @@ fn outcome(format: Format, all: Vec<Checked>, only_failed: bool, took: Duration)
     let shown: Vec<Checked> = all.into_iter().filter(|checked| !only_failed || !checked.verdict.is_fine()).collect();
     let values: Vec<_> = shown.iter().map(health::value).collect();
     let json = json!({"checks": values, "count": count, "failed": failed, "seconds": took.as_secs_f64()});
-    Outcome { human, json, code: u8::from(failed > 0), other: health::other(format, &shown) }
+    Outcome { human, json, code: u8::from(failed > 0), other: health::other(format, "services-check", &shown) }
 }

@@ -45,6 +45,17 @@ impl Client {
         Self { agent: config.new_agent() }
     }
 
+    /// For probes: as the kubelet it asks without a proxy and takes any certificate.
+    pub(crate) fn of_kubelet() -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .user_agent("kube-probe/blumeops-xtask")
+            .tls_config(TlsConfig::builder().disable_verification(true).build())
+            .build();
+        Self { agent: config.new_agent() }
+    }
+
     /// The server's answer, whatever its status; 429 and 5xx only after [`TRIES`] of them.
     ///
     /// # Errors

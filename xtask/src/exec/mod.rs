@@ -7,6 +7,7 @@ pub(crate) mod http;
 pub(crate) mod lock;
 pub(crate) mod parallel;
 pub(crate) mod pool;
+pub(crate) mod process;
 pub(crate) mod redact;
 pub(crate) mod run;
 pub(crate) mod service;

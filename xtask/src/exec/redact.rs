@@ -27,7 +27,6 @@ impl Redactor {
         redactor
     }
 
-    #[allow(dead_code, reason = "the commands that use it come next")]
     /// Hides `secret` from now on, also as base64 and as it is written in JSON.
     pub(crate) fn learn(&self, secret: &Secret) {
         let text = secret.reveal();

@@ -18,6 +18,9 @@ use crate::tools::{Invocation, Says, catalog};
 /// How long a child may take to end after SIGTERM, and its pipes to close after it.
 const GRACE: Duration = Duration::from_millis(700);
 
+/// How long taking something away may take.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
 /// How much of a failed command's output is shown.
 pub(crate) const TAIL: usize = 20;
 
@@ -150,6 +153,15 @@ impl System {
             Err(End::Lost(error)) => {
                 Err(Failure::environment(format!("lost track of {}: {error}", invocation.program)).into())
             }
+        }
+    }
+
+    /// Runs what takes something away again, also once a signal has come; what it says is of no interest.
+    pub(crate) fn clean_up(&self, invocation: &Invocation) {
+        let Ok(expression) = self.expression(invocation) else { return };
+        let Ok(handle) = expression.stdout_null().stderr_null().start() else { return };
+        if !matches!(handle.wait_timeout(CLEAN_UP), Ok(Some(_))) {
+            drop(handle.kill());
         }
     }
 

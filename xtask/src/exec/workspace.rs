@@ -36,7 +36,10 @@ impl Workspace {
             .tempdir_in(&parent)
             .with_context(|| format!("can't make a folder in {}", parent.display()))?
             .keep();
-        let lock = lock::take(&path.join(LOCK))?;
+        // Taken under another name: a lock that is there and free would have the folder swept away.
+        let new = path.join("lock.new");
+        let lock = lock::take(&new)?;
+        std::fs::rename(&new, path.join(LOCK)).with_context(|| format!("can't write in {}", path.display()))?;
         Ok(Self { path, keep, owner: Owner::Us { _lock: lock } })
     }
 
@@ -129,6 +132,13 @@ fn make_writable(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_makes_one_beside_another_keeps_it() {
+        let numbers: Vec<u32> = (0..200).collect();
+        let all = crate::exec::parallel::map(&numbers, 8, |_| Workspace::new("xtask-workspace-race-", false).unwrap());
+        assert!(all.iter().all(|one| one.path(LOCK).is_file()));
+    }
 
     #[test]
     fn what_a_killed_owner_left_goes_and_what_is_in_use_stays() {

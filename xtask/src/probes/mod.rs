@@ -1,6 +1,7 @@
 //! Health: what to ask, and how to judge the answer. Pure; asking is done by the commands.
 
 pub(crate) mod certificate;
+pub(crate) mod container;
 pub(crate) mod expect;
 pub(crate) mod flow;
 pub(crate) mod hosts;
@@ -68,6 +69,8 @@ pub(crate) enum Question {
         job: String,
         targets: Vec<String>,
     },
+    /// Of a container that is started to be looked at.
+    Container,
     /// It can't be asked, and that is a failure.
     Nobody(String),
 }

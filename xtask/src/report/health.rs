@@ -94,16 +94,16 @@ fn seconds(checked: &Checked) -> f64 {
 }
 
 /// The formats that only checks have; nothing for the others.
-pub(crate) fn other(format: Format, all: &[Checked]) -> Option<String> {
+pub(crate) fn other(format: Format, command: &str, all: &[Checked]) -> Option<String> {
     match format {
-        Format::Junit => Some(junit(all)),
+        Format::Junit => Some(junit(command, all)),
         Format::Tap => Some(tap(all)),
         Format::Prometheus => Some(prometheus(all)),
         _ => None,
     }
 }
 
-fn junit(all: &[Checked]) -> String {
+fn junit(command: &str, all: &[Checked]) -> String {
     let mut cases = String::new();
     for checked in all {
         let check = &checked.check;
@@ -128,7 +128,7 @@ fn junit(all: &[Checked]) -> String {
         };
     }
     let failures = all.iter().filter(|checked| checked.fails()).count();
-    suite("cargo xtask services-check", (all.len(), failures, waived_count(all)), &cases)
+    suite(&format!("cargo xtask {command}"), (all.len(), failures, waived_count(all)), &cases)
 }
 
 /// A JUnit document of one suite.
@@ -251,7 +251,7 @@ mod tests {
         ];
         let text = human(&all, false, 2.0);
         assert!(text.ends_with("1 of 3 checks failed, 1 waived in 2.0 s\n"), "{text}");
-        let text = junit(&all);
+        let text = junit("services-check", &all);
         assert!(text.contains("tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\""), "{text}");
         assert!(text.contains("message=\"gone &amp; &quot;lost&quot;\">expected &lt;all&gt; well"), "{text}");
         let text = tap(&all);

@@ -20,7 +20,7 @@ pub(crate) enum Format {
     Json,
     /// SARIF 2.1.0 (check, parity)
     Sarif,
-    /// JUnit (check, services-check, verify)
+    /// JUnit (check, services-check, verify, smoke)
     Junit,
     /// TAP 13 (services-check)
     Tap,
@@ -116,6 +116,11 @@ impl Stage<'_> {
 
     pub(crate) fn done(self, text: &str) {
         self.end("\x1b[32m✓\x1b[0m", text);
+    }
+
+    /// It came to its end, and not to a good one.
+    pub(crate) fn failed(self, text: &str) {
+        self.end("\x1b[31m✗\x1b[0m", text);
     }
 
     /// Reality says that it was done before.

@@ -6,6 +6,7 @@ pub(crate) mod argocd;
 pub(crate) mod catalog;
 pub(crate) mod curl;
 pub(crate) mod docker_registry;
+pub(crate) mod engine;
 pub(crate) mod git;
 pub(crate) mod helm;
 pub(crate) mod kubectl;

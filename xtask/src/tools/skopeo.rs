@@ -20,6 +20,13 @@ pub(crate) fn push(archive: &str, endpoint: &Endpoint, repository: &str, tag: &s
     line!("skopeo --insecure-policy copy --quiet --retry-times 2 --format v2s2 {tls...} {source} {target}").limit(PUSH)
 }
 
+/// Copies an image, from an archive or a registry, into an archive that an engine loads as `reference`.
+pub(crate) fn to_archive(source: &str, secure: bool, archive: &str, reference: &str) -> Invocation {
+    let target = format!("docker-archive:{archive}:{reference}");
+    let tls = if secure { None } else { Some("--src-tls-verify=false") };
+    line!("skopeo --insecure-policy copy --quiet {tls...} {source} {target}").limit(PUSH)
+}
+
 /// A shell line that ends when the registry has the tag; printed by dry runs in place of our own wait.
 pub(crate) fn wait_line(endpoint: &Endpoint, repository: &str, tag: &str) -> String {
     let target = format!("docker://{}/{repository}:{tag}", endpoint.authority);

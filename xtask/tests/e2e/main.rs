@@ -20,6 +20,7 @@ mod releases;
 mod repairs;
 mod reports;
 mod secrets;
+mod smoke;
 mod stage;
 #[path = "../../stand-ins/servers.rs"]
 mod stand_ins;

@@ -209,7 +209,7 @@ fn single(check: &Check, limit: Duration, timed: Timed<'_>) -> Job<(Reply, Durat
         Question::Nobody(why) => {
             timed(String::new(), WEB_AT_ONCE, limit, Box::new(move || Reply::Verdict(Verdict::bad(why))))
         }
-        Question::Object { .. } | Question::OnHost { .. } | Question::Scrape { .. } => {
+        Question::Object { .. } | Question::OnHost { .. } | Question::Scrape { .. } | Question::Container => {
             timed(String::new(), 1, limit, Box::new(|| Reply::Verdict(Verdict::bad("it was not asked"))))
         }
     }
