@@ -38,7 +38,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let text = if args.svg { svg(&graph) } else { mermaid(&graph) };
     let nodes: Vec<Value> =
         graph.nodes.iter().map(|(layer, label)| json!({"layer": layer.title(), "label": label})).collect();
-    let edges: Vec<Value> = graph.edges.iter().map(|(from, to)| json!({"from": from, "to": to})).collect();
+    let edges: Vec<Value> = graph.edges.keys().map(|(from, to)| json!({"from": from, "to": to})).collect();
     Ok(Outcome::ok(text, json!({"nodes": nodes, "edges": edges})))
 }
 
@@ -49,7 +49,7 @@ fn mermaid(graph: &Graph) -> String {
     for (_, label) in &graph.nodes {
         text += &format!("  n{}[\"{}\"]\n", ids[label.as_str()], label.replace('"', "'"));
     }
-    for (from, to) in &graph.edges {
+    for (from, to) in graph.edges.keys() {
         if let (Some(from), Some(to)) = (ids.get(from.as_str()), ids.get(to.as_str())) {
             text += &format!("  n{from} --> n{to}\n");
         }
@@ -82,7 +82,7 @@ fn svg(graph: &Graph) -> String {
             layer.title()
         );
     }
-    for (from, to) in &graph.edges {
+    for (from, to) in graph.edges.keys() {
         if let (Some((x, y)), Some((u, v))) = (places.get(from.as_str()), places.get(to.as_str())) {
             let (x, y, v) = (x + WIDTH, y + 15, v + 15);
             text += &format!("<path d=\"M{x} {y} C{} {y} {} {v} {u} {v}\"/>\n", x + 25, u.saturating_sub(25));

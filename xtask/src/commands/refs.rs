@@ -12,20 +12,9 @@ use crate::model::repo::Repo;
 use crate::model::source::{Place, Source};
 use crate::model::world::is_yaml;
 use crate::model::yaml;
-use crate::model::{port, relative};
+use crate::model::{area, port, relative};
 use crate::report::Outcome;
 use crate::tools::git;
-
-/// Where folders stand, from what is built to what is told.
-const LAYERS: [(&str, &str); 7] = [
-    ("containers/", "image"),
-    ("argocd/apps/", "application"),
-    ("argocd/", "manifest"),
-    ("ansible/", "provisioning"),
-    (".forgejo/", "workflow"),
-    ("xtask/", "configuration"),
-    ("docs/", "documentation"),
-];
 
 /// List everything that mentions a host, service, image, secret, path, port or cluster
 #[derive(clap::Args, Debug)]
@@ -47,7 +36,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let mut human = String::new();
     let mut values: Vec<Value> = Vec::new();
     for (layer, mut places) in layers.into_iter().filter(|(_, places)| !places.is_empty()) {
-        let name = LAYERS.get(layer).map_or("other", |(_, name)| name);
+        let name = area::name(layer);
         human.extend([name, "\n"]);
         places.sort_by(|(a, _), (b, _)| (&a.source.path, a.start).cmp(&(&b.source.path, b.start)));
         for (place, alias) in places {
@@ -98,9 +87,8 @@ fn layers(cx: &Context, thing: &str, names: &[String]) -> Result<BTreeMap<usize,
     let mut seen = BTreeSet::new();
     for (place, alias) in found {
         let path = &place.source.path;
-        let layer = LAYERS.iter().position(|(folder, _)| path.starts_with(folder)).unwrap_or(LAYERS.len());
         if seen.insert((path.clone(), place.line_column().0)) {
-            layers.entry(layer).or_default().push((place, alias));
+            layers.entry(area::of(path)).or_default().push((place, alias));
         }
     }
     Ok(layers)

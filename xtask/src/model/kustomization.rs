@@ -67,6 +67,14 @@ impl ImageEntry {
         let pair = self.new_tag.as_ref().or(self.digest.as_ref()).unwrap_or(&self.name);
         source.place(pair.start, pair.end)
     }
+
+    /// All of it.
+    pub(crate) fn span(&self, source: &Source) -> Place {
+        let pairs = [Some(&self.name), self.new_name.as_ref(), self.new_tag.as_ref(), self.digest.as_ref()];
+        let pairs = || pairs.into_iter().flatten();
+        let start = pairs().map(|pair| pair.key_start).min().unwrap_or_default();
+        source.place(start, pairs().map(|pair| pair.end).max().unwrap_or(start))
+    }
 }
 
 impl Kustomization {

@@ -2,6 +2,7 @@
 
 pub(crate) mod ansible;
 pub(crate) mod cleaning;
+pub(crate) mod area;
 pub(crate) mod config;
 pub(crate) mod declaration;
 pub(crate) mod difference;

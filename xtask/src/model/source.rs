@@ -72,6 +72,16 @@ impl Place {
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
+
+    /// Is this line of this file in it, or one that it begins or ends in?
+    pub(crate) fn has_line(&self, path: &str, line: usize) -> bool {
+        if *self.source.path != *path {
+            return false;
+        }
+        let first = self.line_column().0;
+        let text = self.source.text.get(self.start..self.end).unwrap_or_default();
+        (first..=first + text.trim_end().matches('\n').count()).contains(&line)
+    }
 }
 
 impl fmt::Display for Place {

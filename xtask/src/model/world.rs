@@ -233,6 +233,14 @@ impl<'a> Ref<'a> {
         source.first_line(node.start, node.end)
     }
 
+    /// All of it, as it is written.
+    pub(crate) fn span(self) -> Place {
+        match (self.object.origin.as_ref(), self.written) {
+            (Some((source, _)), Some(node)) => source.place(node.start, node.end.min(source.text.len())),
+            _ => self.place(),
+        }
+    }
+
     /// Where `needle` is written in it: of a text of many lines the one that matters.
     pub(crate) fn place_of(self, needle: &str) -> Place {
         let whole = self.place();
