@@ -7,7 +7,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, parity, pin,
-    provision, publish, refs, registry, rehearse, release, render, secrets, services_check, setup, smoke, verify,
+    provision, publish, refs, registry, rehearse, release, render, report, secrets, services_check, setup, smoke,
+    verify,
 };
 use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     Mirrors(mirrors::Args),
     Registry(registry::Args),
     Logs(logs::Args),
+    Report(report::Args),
 }
 
 impl Command {
@@ -100,6 +102,7 @@ impl Command {
             Self::Mirrors(args) => mirrors::run(cx, args),
             Self::Registry(args) => registry::run(cx, args),
             Self::Logs(args) => logs::run(cx, args),
+            Self::Report(args) => report::run(cx, args),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::report::{Format, Outcome, findings, formats};
 use crate::tools::{catalog, git};
 
 /// Check that the repository agrees with itself, from images to documentation
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 #[command(
     after_help = "Examples:\n  cargo xtask check\n  cargo xtask check authentik\n  cargo xtask check service-port docs/\n  cargo xtask check --since origin/main\n  cargo xtask check --fix --dry-run\n  cargo xtask check --online\n  cargo xtask check --format sarif > check.sarif"
 )]

@@ -20,6 +20,7 @@ pub(crate) mod registry;
 pub(crate) mod rehearse;
 pub(crate) mod release;
 pub(crate) mod render;
+pub(crate) mod report;
 pub(crate) mod secrets;
 pub(crate) mod services_check;
 pub(crate) mod setup;

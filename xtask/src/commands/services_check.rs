@@ -19,7 +19,7 @@ use crate::report::{Format, Outcome, health};
 pub(crate) use ask::{Asking, all, list, patient, visit};
 
 /// Check that everything the repository promises is there and well
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 #[command(
     after_help = "Examples:\n  cargo xtask services-check\n  cargo xtask services-check authentik\n  cargo xtask services-check ringtail --only-failed\n  cargo xtask services-check --watch --interval 1m\n  cargo xtask services-check --format prometheus"
 )]

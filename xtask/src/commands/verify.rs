@@ -41,6 +41,13 @@ pub(crate) struct Args {
     pub(crate) record: Option<String>,
 }
 
+impl Args {
+    /// One service, once, with everything.
+    pub(crate) fn of(service: &str) -> Self {
+        Self { service: service.to_owned(), wait: None, services: Vec::new(), record: None }
+    }
+}
+
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let world = check::world(cx)?;
     let Some(app) = world.apps.iter().find(|app| app.name == args.service) else {

@@ -80,6 +80,13 @@ fn read(root: &Path, path: &Path) -> Option<Source> {
     Some(Source::new(&relative, &text))
 }
 
+/// When a file was written, to the second.
+pub(crate) fn written(path: &Path) -> Option<String> {
+    let time = path.metadata().ok()?.modified().ok()?;
+    let time = jiff::Timestamp::try_from(time).ok()?;
+    jiff::Timestamp::from_second(time.as_second()).ok().map(|time| time.to_string())
+}
+
 /// Writes `text` to `path` whole or not at all, keeping the file's permissions.
 ///
 /// # Errors

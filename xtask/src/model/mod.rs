@@ -1,8 +1,8 @@
 //! What the repository says, typed. Pure: text in, values and findings out.
 
 pub(crate) mod ansible;
-pub(crate) mod cleaning;
 pub(crate) mod area;
+pub(crate) mod cleaning;
 pub(crate) mod config;
 pub(crate) mod declaration;
 pub(crate) mod difference;

@@ -1,8 +1,11 @@
 //! What people and programs see. stdout is data, stderr is talk.
 
+pub(crate) mod documents;
+pub(crate) mod drawing;
 pub(crate) mod findings;
 pub(crate) mod formats;
 pub(crate) mod health;
+pub(crate) mod page;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};

@@ -134,6 +134,17 @@ const TOOLS: &[Tool] = &[
         mise: "helm",
     },
     Tool {
+        program: "chromium",
+        minimum: &[121],
+        reason: "looks at the page of a report: :has() and its debugging pipe",
+        version: "--version",
+        needed_by: &["tests"],
+        debian: Packages("chromium"),
+        nixos: "chromium",
+        macos: "(chromium, as a cask)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "jsonschema",
         minimum: &[4],
         reason: "holds SARIF against its schema",

@@ -43,9 +43,15 @@ fn mise_passes_arguments_through() {
         Done::from(mise.output().unwrap()).expect(0, &[]).stdout
     };
     let tasks = mise(&["tasks"]);
-    for task in
-        ["container-list", "container-build", "container-tag-and-release", "container-pin", "rehearse", "doctor"]
-    {
+    for task in [
+        "container-list",
+        "container-build",
+        "container-tag-and-release",
+        "container-pin",
+        "rehearse",
+        "report",
+        "doctor",
+    ] {
         assert!(tasks.contains(task), "{tasks}");
     }
     let before = stage.state();

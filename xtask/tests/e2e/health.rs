@@ -88,13 +88,13 @@ fn list(items: &[Value]) -> String {
     json!({"items": items}).to_string()
 }
 
-struct Health {
-    stage: Stage,
+pub(crate) struct Health {
+    pub(crate) stage: Stage,
 }
 
 impl Health {
     /// Everything well.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stage = Stage::of(REPOSITORY);
         let health = Self { stage };
         std::fs::create_dir_all(health.stage.path("answers")).unwrap();
@@ -108,11 +108,11 @@ impl Health {
         health
     }
 
-    fn answer(&self, what: &str, text: &str) {
+    pub(crate) fn answer(&self, what: &str, text: &str) {
         std::fs::write(self.stage.path("answers").join(what), text).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = self.stage.xtask(args);
         command.env("PATH", self.stage.shadowed_path()).env("ANSWERS", self.stage.path("answers"));
         command

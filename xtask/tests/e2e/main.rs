@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod around;
+mod browser;
 mod checks;
 mod cleaning;
 mod damage;
@@ -18,6 +19,7 @@ mod refusals;
 mod rehearsal;
 mod releases;
 mod repairs;
+mod report;
 mod reports;
 mod secrets;
 mod smoke;
