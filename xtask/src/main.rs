@@ -59,8 +59,8 @@ fn finish(report: &Reporter, result: Result<Outcome>) -> u8 {
     let (code, value): (u8, Value) = match result {
         Ok(outcome) => {
             match (&outcome.other, report.format) {
-                (Some(text), _) => report.data(text),
-                (None, Format::Human) => report.data(&outcome.human),
+                (Some(text), _) => _ = report.data(text),
+                (None, Format::Human) => _ = report.data(&outcome.human),
                 (None, _) => {}
             }
             (outcome.code, json!({"ok": outcome.code == 0, "exit": outcome.code, "result": outcome.json}))
@@ -76,7 +76,7 @@ fn finish(report: &Reporter, result: Result<Outcome>) -> u8 {
         }
     };
     if report.format == Format::Json {
-        report.data(&value.to_string());
+        _ = report.data(&value.to_string());
     }
     code
 }

@@ -28,6 +28,10 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Merged,
+    /// Its changes are in one commit, as after a squash.
+    Squashed,
+    /// Each of its commits has a copy there, as after a rebase.
+    Rebased,
     NotMerged,
     /// The remote has no such branch any more.
     Gone,
@@ -37,6 +41,8 @@ impl Fate {
     fn word(self) -> &'static str {
         match self {
             Self::Merged => "merged",
+            Self::Squashed => "merged, squashed",
+            Self::Rebased => "merged, rebased",
             Self::NotMerged => "not merged",
             Self::Gone => "gone from the remote",
         }
@@ -124,8 +130,26 @@ fn fate(cx: &Context, revision: &str, main: &str) -> Result<Fate> {
         cx.system.stdout(&git::fetch_objects(remote, branch), "the remote does not give its commits")?;
         commits.push(commit);
     }
-    let answer = cx.system.output(&git::is_ancestor(&commits[0], &commits[1]))?;
-    Ok(if answer.success() { Fate::Merged } else { Fate::NotMerged })
+    let (branch, main) = (&commits[0], &commits[1]);
+    if cx.system.output(&git::is_ancestor(branch, main))?.success() {
+        return Ok(Fate::Merged);
+    }
+    let what = "comparing the branch with main";
+    if git::all_are_there(&cx.system.stdout(&git::cherry(main, branch), what)?) {
+        return Ok(Fate::Rebased);
+    }
+    let base = cx.system.output(&git::merge_base(main, branch))?;
+    // Without a common commit nothing can have been merged.
+    if !base.success() {
+        return Ok(Fate::NotMerged);
+    }
+    let base = base.stdout.trim();
+    let paths = git::parse_names(&cx.system.stdout(&git::changed(base, branch, &[]), what)?);
+    let patch = cx.system.stdout(&git::patch(base, branch), what)?;
+    let squashed = git::changes(&patch);
+    let since = cx.system.stdout(&git::patches(base, main, &paths), what)?;
+    let is_there = !squashed.is_empty() && since.split('\0').any(|patch| git::changes(patch) == squashed);
+    Ok(if is_there { Fate::Squashed } else { Fate::NotMerged })
 }
 
 fn restore(cx: &Context, argocd: &argocd::Argocd, strays: &[Stray], dry_run: bool) -> Result<Outcome> {

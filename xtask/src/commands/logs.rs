@@ -1,16 +1,18 @@
 //! What a service's containers say, all together.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use serde_json::json;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use super::{Context, check, deploy};
-use crate::exec::parallel;
+use crate::exec::{parallel, signal};
 use crate::model::failure::{Failure, Kind};
 use crate::model::pods::{self, Pod};
 use crate::model::world::{App, Ref};
-use crate::report::{Format, Outcome};
+use crate::report::{Format, Outcome, Reader};
 use crate::tools::kubectl;
 
 /// The API server's limit for a list.
@@ -63,6 +65,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let since = format!("--since={}s", args.since.as_secs());
     let width = wanted.iter().map(|(pod, container)| pod.len() + container.len() + 1).max().unwrap_or_default();
     let numbered: Vec<(usize, &(String, String))> = wanted.iter().enumerate().collect();
+    // Nobody reads any more: nobody needs to write either.
+    let is_left = AtomicBool::new(false);
     let results = parallel::map(&numbered, wanted.len(), |(at, (pod, container))| {
         let mut words = vec!["logs", pod, "--namespace", &app.namespace, "--container", container, &since];
         words.extend(args.follow.then_some("--follow"));
@@ -72,11 +76,20 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         let (colour, label) = (COLOURS[at % COLOURS.len()], format!("{pod}/{container}"));
         let mut lines = Vec::new();
         let result = cx.system.follow(&question, &mut |line| match cx.report.format {
-            Format::Human => cx.report.data(&format!("{colour}{label:width$} │\x1b[0m {line}\n")),
+            Format::Human => {
+                if cx.report.data(&format!("{colour}{label:width$} │\x1b[0m {line}\n")) == Reader::Gone
+                    && !is_left.swap(true, Ordering::SeqCst)
+                {
+                    signal::stop_children(Signal::TERM);
+                }
+            }
             _ => lines.push(line.to_owned()),
         });
         (label, lines, result.map(|output| (output.success(), cx.system.failed(&question, &output, "no log"))))
     });
+    if is_left.into_inner() {
+        return Ok(Outcome::ok(String::new(), Value::Null));
+    }
     let (mut values, mut failures) = (Vec::new(), Vec::new());
     for (label, lines, result) in results {
         let (fine, failure) = result?;

@@ -110,6 +110,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         let names = names(cx.repo.deployed_with(&cx.home()?, container));
         return Ok(super::build::commands(cx, stage::command_lines(&names).into_iter()));
     }
+    // A cluster, a store and their folders are taken down.
+    signal::takes_longer();
     if let Some(folder) = &args.enclosed {
         cx.system.stdout(&linux::loopback(), "loopback")?;
         return rehearse(cx, args, &Workspace::of_another(folder));

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Context, check, deploy};
+use super::{Context, check, deploy, services_check};
 use crate::exec::{parallel, signal};
 use crate::model::failure::Failure;
 use crate::model::needs::{self, Need};
-use crate::model::world::App;
+use crate::model::world::{App, Object};
+use crate::probes::{Verdict, Want, kube};
 use crate::report::{Outcome, table};
-use crate::tools::kubectl;
 use crate::tools::op::{self, Item, Trouble};
 
 /// The API server's limit.
@@ -56,6 +57,9 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     if needs.is_empty() && apps.is_empty() {
         return Err(Failure::refused("nothing was checked: nothing here needs a secret").into());
     }
+    for place in apps.iter().flat_map(|app| &app.objects).filter(|it| is_secret(it)).flat_map(needs::unnamed) {
+        cx.report.say(&format!("not asked for: what is taken by a pattern has no name ({place})"));
+    }
     let mut stage = cx.report.stage("secrets");
     stage.update(&format!("{} fields in 1Password, {} Applications in their clusters", needs.len(), apps.len()));
     let (fields, synced) = std::thread::scope(|scope| {
@@ -72,8 +76,12 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     Ok(outcome(&rows, bad))
 }
 
+fn is_secret(object: &Object) -> bool {
+    object.kind == "ExternalSecret"
+}
+
 fn has_secrets(app: &App) -> bool {
-    app.objects.iter().any(|object| object.kind == "ExternalSecret")
+    app.objects.iter().any(is_secret)
 }
 
 /// One call to `op` for each item, several at once; after the first that is not signed in no more.
@@ -97,11 +105,14 @@ fn vault(cx: &Context, needs: &[Need]) -> Result<Vec<Row>> {
     let known: BTreeMap<_, _> = items.into_iter().zip(answers).collect();
     let row = |need: &Need| {
         let wrong = match known.get(&(need.vault.as_str(), need.item.as_str())) {
-            Some(Ok(item)) => field(item, &need.field),
+            Some(Ok(item)) => match &need.field {
+                Some(label) => field(item, label),
+                None => whole(item),
+            },
             Some(Err(why)) => Some(why.clone()),
             None => Some("not asked for".to_owned()),
         };
-        Row { what: format!("{}/{}/{}", need.vault, need.item, need.field), wrong, needed_at: need.place.to_string() }
+        Row { what: need.to_string(), wrong, needed_at: need.place.to_string() }
     };
     Ok(needs.iter().map(row).collect())
 }
@@ -144,9 +155,15 @@ fn field(item: &Item, label: &str) -> Option<String> {
     }
 }
 
+/// Something is in it.
+fn whole(item: &Item) -> Option<String> {
+    let is_empty = !item.fields.iter().any(|field| field.set);
+    is_empty.then(|| "all of it is taken, and no field of it is set".to_owned())
+}
+
 /// Every `ExternalSecret` of an Application, as its cluster has it.
 fn synced(cx: &Context, app: &App) -> Result<Vec<Row>> {
-    let wanted = app.objects.iter().filter(|object| object.kind == "ExternalSecret");
+    let wanted = app.objects.iter().filter(|object| is_secret(object));
     let row = |wrong: Option<String>, name: &str, place: String| Row {
         what: format!("{}: ExternalSecret {name}", app.name),
         wrong,
@@ -160,29 +177,22 @@ fn synced(cx: &Context, app: &App) -> Result<Vec<Row>> {
                 .collect());
         }
     };
-    let words = ["get", "externalsecrets.external-secrets.io", "--namespace", &app.namespace, "--output=json"];
-    let question = kubectl::in_cluster(context, LIST, &words);
-    let answer = cx.system.output(&question);
+    let want = Want::ExternalSecret;
+    let question = (want.kind().resource(), Some(app.namespace.as_str()));
+    let objects = services_check::list(&cx.system, context, LIST, question);
     signal::check()?;
-    let conditions = match answer {
-        Ok(answer) if answer.success() => needs::conditions(&answer.stdout),
-        Ok(answer) => Err(cx
-            .system
-            .failed(&question, &answer, &app.cluster)
-            .tail
-            .pop()
-            .unwrap_or_else(|| "kubectl failed".to_owned())),
-        Err(error) => Err(error.to_string()),
+    let judge = |object: &Object| {
+        let objects = match &objects {
+            Ok(objects) => objects.as_slice(),
+            Err(why) => return Some(format!("{} can't be asked: {why}", app.cluster)),
+        };
+        let seen = kube::Seen { cluster: &app.cluster, objects, pods: &[], now: Timestamp::now() };
+        match kube::judge(&want, &object.namespace, &object.name, &seen) {
+            Verdict::Fine(_) => None,
+            Verdict::Bad(bad) => Some(format!("{}: {}", app.cluster, bad.seen)),
+        }
     };
-    let judge = |name: &str| match &conditions {
-        Ok(conditions) => match conditions.get(name) {
-            Some(needs::Condition { ready: true, .. }) => None,
-            Some(condition) => Some(format!("not synced: {} {}", condition.reason, condition.message)),
-            None => Some(format!("{} has no such ExternalSecret", app.cluster)),
-        },
-        Err(why) => Some(format!("{} can't be asked: {why}", app.cluster)),
-    };
-    Ok(wanted.map(|object| row(judge(&object.name), &object.name, object.place().to_string())).collect())
+    Ok(wanted.map(|object| row(judge(object), &object.name, object.place().to_string())).collect())
 }
 
 fn outcome(rows: &[Row], bad: usize) -> Outcome {
@@ -211,5 +221,7 @@ mod tests {
         assert!(field(&item, "x").unwrap().contains("empty"));
         assert!(field(&item, "y").unwrap().contains("2 fields"));
         assert!(field(&item, "db-pasword").unwrap().contains("did you mean `db-password`?"));
+        assert_eq!(whole(&item), None);
+        assert!(whole(&Item { fields: vec![field_of("x", false)] }).is_some());
     }
 }

@@ -14,7 +14,7 @@ use crate::model::failure::Failure;
 use crate::model::world::World;
 use crate::probes::select::select;
 use crate::probes::{Checked, expect};
-use crate::report::{Format, Outcome, health};
+use crate::report::{Format, Outcome, Reader, health};
 
 pub(crate) use ask::{Asking, all, list, patient, visit};
 
@@ -64,10 +64,13 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         if known.as_ref() != Some(&states) || cx.report.format != Format::Human {
             let outcome = outcome(cx.report.format, all, args.only_failed, started.elapsed());
             let json = || json!({"ok": outcome.code == 0, "exit": outcome.code, "result": outcome.json}).to_string();
-            match (cx.report.format, &outcome.other) {
+            let reader = match (cx.report.format, &outcome.other) {
                 (Format::Human, _) => cx.report.data(&format!("{}\n{}", env::now(), outcome.human)),
                 (_, Some(text)) => cx.report.data(text),
                 (_, None) => cx.report.data(&json()),
+            };
+            if reader == Reader::Gone {
+                return Ok(Outcome { human: String::new(), other: None, ..outcome });
             }
         }
         known = Some(states);

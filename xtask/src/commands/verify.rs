@@ -64,14 +64,10 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let record =
         record::Record { service: &args.service, commit: record::commit(cx), time: env::now(), states: &states };
     let markdown = record.markdown();
-    if let Some(summary) = env::var("GITHUB_STEP_SUMMARY") {
-        fs::append(&PathBuf::from(summary), &cx.system.redactor.clean(&markdown))?;
-    }
-    if let Some(file) = &args.record {
-        let file = if file.is_empty() { format!("verify-{}.md", args.service) } else { file.clone() };
-        let path = std::env::current_dir().unwrap_or_default().join(&file);
-        fs::write(&path, &cx.system.redactor.clean(&record.evidence()))?;
-        cx.report.say(&format!("the evidence is in {file}"));
+    // What was asked for in ten minutes is not lost with a full disk: it is shown all the same.
+    let unwritten = keep(cx, args, &record).err().map(|error| format!("{error:#}"));
+    if let Some(why) = &unwritten {
+        cx.report.say(&format!("error: the evidence is not kept: {why}"));
     }
     let failed = states.iter().filter(|(_, state)| !matches!(state, State::Passed(_))).count();
     let points: Vec<Value> = states.iter().map(|(point, state)| record::value(*point, state)).collect();
@@ -81,7 +77,26 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         Format::Junit => Some(record.junit()),
         _ => None,
     };
-    Ok(Outcome { human: record.human(), json, code: u8::from(failed > 0), other })
+    let code = match (failed, unwritten) {
+        (0, None) => 0,
+        (0, Some(_)) => 2,
+        _ => 1,
+    };
+    Ok(Outcome { human: record.human(), json, code, other })
+}
+
+/// Writes what was found to where CI and `--record` want it.
+fn keep(cx: &Context, args: &Args, record: &record::Record<'_>) -> Result<()> {
+    if let Some(summary) = env::var("GITHUB_STEP_SUMMARY") {
+        fs::append(&PathBuf::from(summary), &cx.system.redactor.clean(&record.markdown()))?;
+    }
+    if let Some(file) = &args.record {
+        let file = if file.is_empty() { format!("verify-{}.md", args.service) } else { file.clone() };
+        let path = std::env::current_dir().unwrap_or_default().join(&file);
+        fs::write(&path, &cx.system.redactor.clean(&record.evidence()))?;
+        cx.report.say(&format!("the evidence is in {file}"));
+    }
+    Ok(())
 }
 
 /// Asks the points in their order; those that may pass again, until the time is over or one is hopeless.

@@ -67,7 +67,7 @@ impl Client {
             if let Some(authorization) = request.authorization {
                 builder = builder.header(header::AUTHORIZATION, authorization);
             }
-            match builder.call() {
+            match signal::wait_for(move || builder.call())? {
                 Ok(response) if last || !busy(response.status().as_u16()) => return Ok(response),
                 Ok(response) => signal::sleep(server_delay(&response).unwrap_or(delay))?,
                 Err(error) if last || !request.patient => {

@@ -19,7 +19,7 @@ const MOST: usize = 512;
 const GRACE: Duration = Duration::from_millis(1500);
 
 /// How long children may take to end after a signal.
-const LAST_WORDS: Duration = Duration::from_millis(850);
+const LAST_WORDS: Duration = Duration::from_millis(650);
 
 /// Something that waits.
 pub(crate) struct Job<T> {

@@ -4,19 +4,31 @@ use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rustix::process::Signal;
 
 use super::redact::Redactor;
-use super::{env, signal};
+use super::{env, signal, terminal};
 use crate::model::failure::Failure;
 use crate::tools::{Invocation, Says, catalog};
 
 /// How long a child may take to end after SIGTERM, and its pipes to close after it.
-const GRACE: Duration = Duration::from_millis(700);
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Of what a command writes to stdout no more is taken: it holds every object of a cluster many times over.
+const MOST: usize = 64 << 20;
+
+/// Of what it writes to stderr the end is kept.
+const MOST_TALK: usize = 1 << 20;
+
+/// A longer line comes in pieces.
+const LONGEST_LINE: u64 = 256 << 10;
+
+/// So many lines may wait to be looked at; then the command does.
+const WAITING: usize = 64;
 
 /// How long taking something away may take.
 const CLEAN_UP: Duration = Duration::from_secs(10);
@@ -51,8 +63,8 @@ pub(crate) struct System {
 }
 
 enum Line {
-    Out(String),
-    Err(String),
+    Out(Vec<u8>),
+    Err(Vec<u8>),
 }
 
 impl System {
@@ -111,13 +123,13 @@ impl System {
             return Err(signal::failure().into());
         }
         if self.verbosity > 0 {
-            anstream::eprintln!("\x1b[2m$ {}\x1b[0m", self.redactor.clean(&invocation.to_string()));
+            terminal::say(&format!("\x1b[2m$ {}\x1b[0m", self.redactor.clean(&invocation.to_string())));
         }
         let (stdout, stderr) = (os_pipe()?, os_pipe()?);
         // The expression holds the writing ends of the pipes; it ends here, so that they close with the child.
         let (handle, group) =
             start(&self.expression(invocation)?.stdout_file(stdout.1).stderr_file(stderr.1), invocation)?;
-        let (sender, lines) = channel();
+        let (sender, lines) = sync_channel(WAITING);
         read_lines(stdout.0, sender.clone(), Line::Out);
         read_lines(stderr.0, sender, Line::Err);
         let mut collected = Collected {
@@ -125,7 +137,7 @@ impl System {
             says: invocation.says,
             on_out,
             on_line,
-            stdout: String::new(),
+            stdout: Vec::new(),
             stderr: String::new(),
         };
         let end = collected.until_done(&handle, &lines, invocation.limit);
@@ -136,33 +148,38 @@ impl System {
         match end {
             Ok(code) => {
                 // Whatever the child left in its group must not outlive it.
-                group.signal(Signal::TERM);
+                group.end(GRACE);
+                let stdout = String::from_utf8(stdout)
+                    .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
                 Ok(Output { code, stdout, stderr })
             }
-            Err(End::Interrupted) => Err(signal::failure().into()),
-            Err(End::TooLong) => {
-                let limit = invocation.limit.as_secs_f32();
-                let failure = Failure::environment(format!(
-                    "{} did not end within {limit} s and was stopped",
-                    invocation.program
-                ));
-                Err(Failure { command: Some(self.redactor.clean(&invocation.to_string())), ..failure }
-                    .tail(if invocation.says == Says::Secrets { Vec::new() } else { tail(&stderr) })
-                    .into())
-            }
-            Err(End::Lost(error)) => {
-                Err(Failure::environment(format!("lost track of {}: {error}", invocation.program)).into())
-            }
+            Err(end) => Err(self.ended(invocation, end, &stderr).into()),
         }
     }
 
     /// Runs what takes something away again, also once a signal has come; what it says is of no interest.
     pub(crate) fn clean_up(&self, invocation: &Invocation) {
+        // It has a limit of its own.
+        signal::takes_longer();
         let Ok(expression) = self.expression(invocation) else { return };
         let Ok(handle) = expression.stdout_null().stderr_null().start() else { return };
         if !matches!(handle.wait_timeout(CLEAN_UP), Ok(Some(_))) {
             drop(handle.kill());
         }
+    }
+
+    /// Why a command was not let end by itself.
+    fn ended(&self, invocation: &Invocation, end: End, stderr: &str) -> Failure {
+        let (program, limit) = (&invocation.program, invocation.limit.as_secs_f32());
+        let why = match end {
+            End::Interrupted => return signal::failure(),
+            End::Lost(error) => return Failure::environment(format!("lost track of {program}: {error}")),
+            End::TooLong => format!("{program} did not end within {limit} s and was stopped"),
+            End::TooMuch => format!("{program} wrote more than {} MB and was stopped", MOST >> 20),
+        };
+        let command = Some(self.redactor.clean(&invocation.to_string()));
+        let said = if invocation.says == Says::Secrets { Vec::new() } else { tail(stderr) };
+        Failure { command, ..Failure::environment(why) }.tail(said)
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
@@ -212,16 +229,18 @@ pub(super) fn start(expression: &duct::Expression, invocation: &Invocation) -> R
 
 /// Ends a group: asked first, then made to.
 pub(super) fn stop(handle: &duct::Handle, group: &signal::Group) {
+    let since = Instant::now();
     group.signal(Signal::TERM);
-    if !matches!(handle.wait_timeout(GRACE), Ok(Some(_))) {
-        group.signal(Signal::KILL);
-    }
+    // Reaped, so that the group is empty once all of it has ended.
+    drop(handle.wait_timeout(GRACE));
+    group.end(GRACE.saturating_sub(since.elapsed()));
     drop(handle.wait());
 }
 
 enum End {
     Interrupted,
     TooLong,
+    TooMuch,
     Lost(std::io::Error),
 }
 
@@ -230,7 +249,7 @@ struct Collected<'a> {
     says: Says,
     on_out: Option<&'a mut dyn FnMut(&str)>,
     on_line: &'a mut dyn FnMut(&str),
-    stdout: String,
+    stdout: Vec<u8>,
     stderr: String,
 }
 
@@ -245,7 +264,7 @@ impl Collected<'_> {
         let mut ended: Option<(Option<i32>, Instant)> = None;
         loop {
             match lines.recv_timeout(Duration::from_millis(10)) {
-                Ok(line) => self.take(line),
+                Ok(line) => self.take(line)?,
                 Err(RecvTimeoutError::Disconnected) if ended.is_some() => break,
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(2)),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -263,28 +282,39 @@ impl Collected<'_> {
                 }
             }
         }
-        while let Ok(line) = lines.try_recv() {
-            self.take(line);
+        for line in lines.try_iter().take(WAITING) {
+            self.take(line)?;
         }
         Ok(ended.and_then(|(code, _)| code))
     }
 
-    fn take(&mut self, line: Line) {
+    fn take(&mut self, line: Line) -> Result<(), End> {
+        let text = |bytes: &[u8]| self.system.redactor.clean(String::from_utf8_lossy(bytes).trim_end());
         match line {
-            Line::Out(text) => match &mut self.on_out {
-                Some(on_out) => on_out(&self.system.redactor.clean(text.trim_end())),
-                None => self.stdout.push_str(&text),
+            Line::Out(bytes) => match &mut self.on_out {
+                Some(on_out) => on_out(&text(&bytes)),
+                None if self.stdout.len() + bytes.len() > MOST => return Err(End::TooMuch),
+                None => self.stdout.extend(bytes),
             },
-            Line::Err(text) => {
-                let clean = self.system.redactor.clean(text.trim_end());
+            Line::Err(bytes) => {
+                let clean = text(&bytes);
                 if self.system.verbosity > 1 && self.says == Says::Openly {
-                    anstream::eprintln!("\x1b[2m| {clean}\x1b[0m");
+                    terminal::say(&format!("\x1b[2m| {clean}\x1b[0m"));
                 }
                 (self.on_line)(&clean);
                 self.stderr.push_str(&clean);
                 self.stderr.push('\n');
+                if self.stderr.len() > MOST_TALK {
+                    let end = self.stderr.lines().map(str::len).scan(0, |at, length| {
+                        *at += length + 1;
+                        Some(*at)
+                    });
+                    let half = end.into_iter().find(|end| *end > MOST_TALK / 2).unwrap_or_default();
+                    self.stderr.drain(..half);
+                }
             }
         }
+        Ok(())
     }
 }
 
@@ -292,16 +322,15 @@ fn os_pipe() -> Result<(std::io::PipeReader, std::io::PipeWriter)> {
     std::io::pipe().map_err(|error| Failure::environment(format!("no pipe: {error}")).into())
 }
 
-fn read_lines(pipe: impl Read + Send + 'static, sender: Sender<Line>, wrap: fn(String) -> Line) {
+fn read_lines(pipe: impl Read + Send + 'static, sender: SyncSender<Line>, wrap: fn(Vec<u8>) -> Line) {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
-        let mut bytes = Vec::new();
-        while reader.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
-            if sender.send(wrap(String::from_utf8_lossy(&bytes).into_owned())).is_err() {
-                return;
-            }
-            bytes.clear();
-        }
+        let mut line = || {
+            let mut bytes = Vec::new();
+            let count = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut bytes);
+            count.is_ok_and(|count| count > 0).then_some(bytes)
+        };
+        while line().is_some_and(|bytes| sender.send(wrap(bytes)).is_ok()) {}
     });
 }
 

@@ -1,12 +1,17 @@
 //! Somebody who can be asked.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::signal;
+
+/// A line of talk. A reader that has gone away is not an error.
+pub(crate) fn say(text: &str) {
+    drop(writeln!(anstream::stderr(), "{text}"));
+}
 
 /// Is there somebody who reads and can answer?
 pub(crate) fn is_attended() -> bool {

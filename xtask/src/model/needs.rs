@@ -1,8 +1,7 @@
-//! Which fields of which items in the vault the repository needs, and what clusters say of having fetched them.
+//! Which fields of which items in the vault the repository needs.
 
 use std::collections::BTreeMap;
-
-use serde::Deserialize;
+use std::fmt;
 
 use super::source::Place;
 use super::world::{Object, Ref, World};
@@ -12,10 +11,21 @@ use super::world::{Object, Ref, World};
 pub(crate) struct Need {
     pub(crate) vault: String,
     pub(crate) item: String,
-    pub(crate) field: String,
+    /// Nothing where all of the item is taken.
+    pub(crate) field: Option<String>,
     pub(crate) place: Place,
     /// The Application whose `ExternalSecret` it is; nothing for a host's.
     pub(crate) app: Option<String>,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vault, item, field, .. } = self;
+        match field {
+            Some(field) => write!(f, "{vault}/{item}/{field}"),
+            None => write!(f, "{vault}/{item}"),
+        }
+    }
 }
 
 /// What stands before a reference of `op`.
@@ -26,9 +36,12 @@ pub(crate) fn of(world: &World) -> Vec<Need> {
     let mut needs = references(world);
     let vault = vault(&needs);
     for (app, object) in world.objects().filter(|(_, object)| object.kind == "ExternalSecret") {
-        let vault = store(object).unwrap_or_else(|| vault.clone());
-        for (item, field, place) in fetched(object) {
-            needs.push(Need { vault: vault.clone(), item, field, place, app: Some(app.name.clone()) });
+        for mut need in fetched(object) {
+            need.app = Some(app.name.clone());
+            if need.vault.is_empty() {
+                need.vault.clone_from(&vault);
+            }
+            needs.push(need);
         }
     }
     needs.sort_by(|a, b| (&a.vault, &a.item, &a.field).cmp(&(&b.vault, &b.item, &b.field)));
@@ -46,7 +59,7 @@ fn references(world: &World) -> Vec<Need> {
             let parts: Vec<&str> = text.split('/').collect();
             let ([vault, item, field] | [vault, item, _, field]) = parts[..] else { continue };
             let place = file.place(start, start + SCHEME.len() + text.len());
-            let (vault, item, field) = (vault.to_owned(), item.to_owned(), field.to_owned());
+            let (vault, item, field) = (vault.to_owned(), item.to_owned(), Some(field.to_owned()));
             needs.push(Need { vault, item, field, place, app: None });
         }
     }
@@ -62,82 +75,28 @@ fn vault(needs: &[Need]) -> String {
     votes.into_iter().max_by_key(|&(_, count)| count).map(|(vault, _)| vault.to_owned()).unwrap_or_default()
 }
 
-/// The vault that a store is named after, as in `onepassword-blumeops`.
-fn store(object: &Object) -> Option<String> {
-    let name = object.at(&["spec", "secretStoreRef", "name"])?.text()?;
-    name.strip_prefix("onepassword-").map(str::to_owned)
-}
-
-fn fetched(object: &Object) -> Vec<(String, String, Place)> {
-    let list = |key: &str| object.at(&["spec", key]).map_or_else(Vec::new, Ref::items);
-    let one = list("data").into_iter().filter_map(|item| item.get("remoteRef"));
-    let read = |reference: Ref<'_>| {
+/// Everything that an `ExternalSecret` takes by name. Its vault is empty where no store is named after one.
+fn fetched(object: &Object) -> Vec<Need> {
+    let own = object.at(&["spec", "secretStoreRef", "name"]).and_then(Ref::text);
+    let need = |entry: Ref<'_>, reference: Ref<'_>, whole: bool| {
+        // An entry may name a store of its own. A store is named after its vault, as `onepassword-blumeops`.
+        let store = entry.text_at(&["sourceRef", "storeRef", "name"]).or(own);
+        let vault = store.and_then(|name| name.strip_prefix("onepassword-")).unwrap_or_default().to_owned();
         let item = reference.text_at(&["key"])?.to_owned();
-        // Without a property the provider takes the field `password`.
-        let field = reference.text_at(&["property"]).unwrap_or("password").to_owned();
-        Some((item, field, reference.place()))
+        // Without a property the provider takes the field `password` of one entry, and every field of a whole item.
+        let field = reference.text_at(&["property"]).or((!whole).then_some("password")).map(str::to_owned);
+        Some(Need { vault, item, field, place: reference.place(), app: None })
     };
-    one.filter_map(read).collect()
+    let one = object.root().list(&["spec", "data"]).into_iter();
+    let one = one.filter_map(|entry| need(entry, entry.get("remoteRef")?, false));
+    let all = object.root().list(&["spec", "dataFrom"]).into_iter();
+    one.chain(all.filter_map(|entry| need(entry, entry.get("extract")?, true))).collect()
 }
 
-/// What a cluster says of an `ExternalSecret`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Condition {
-    pub(crate) ready: bool,
-    pub(crate) reason: String,
-    pub(crate) message: String,
-}
-
-#[derive(Deserialize)]
-struct RawList {
-    items: Vec<RawSecret>,
-}
-
-#[derive(Deserialize)]
-struct RawSecret {
-    metadata: RawMetadata,
-    #[serde(default)]
-    status: RawStatus,
-}
-
-#[derive(Deserialize)]
-struct RawMetadata {
-    name: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct RawStatus {
-    conditions: Vec<RawCondition>,
-}
-
-#[derive(Deserialize)]
-struct RawCondition {
-    #[serde(rename = "type")]
-    kind: String,
-    status: String,
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    message: String,
-}
-
-/// Reads a list of them: the Ready condition by name. One without any is not ready.
-///
-/// # Errors
-/// It is no such list.
-pub(crate) fn conditions(json: &str) -> Result<BTreeMap<String, Condition>, String> {
-    let list: RawList =
-        serde_json::from_str(json).map_err(|error| format!("kubectl wrote what is no list: {error}"))?;
-    let read = |raw: RawSecret| {
-        let ready = raw.status.conditions.into_iter().find(|condition| condition.kind == "Ready");
-        let condition = ready.map_or_else(
-            || Condition { ready: false, reason: "no status yet".to_owned(), message: String::new() },
-            |raw| Condition { ready: raw.status == "True", reason: raw.reason, message: raw.message },
-        );
-        (raw.metadata.name, condition)
-    };
-    Ok(list.items.into_iter().map(read).collect())
+/// Where an `ExternalSecret` takes whatever fits a pattern: what it needs can't be asked for by name.
+pub(crate) fn unnamed(object: &Object) -> Vec<Place> {
+    let all = object.root().list(&["spec", "dataFrom"]).into_iter();
+    all.filter_map(|entry| entry.get("find")).map(Ref::place).collect()
 }
 
 #[cfg(test)]
@@ -159,23 +118,24 @@ kind: Application
 metadata: {name: a}
 spec: {source: {path: m/a}, destination: {server: s, namespace: n}}
 ";
-        let secret = "kind: ExternalSecret\nmetadata: {name: s}\nspec: {secretStoreRef: {name: onepassword-other}, data: [{remoteRef: {key: 'A (b)', property: p}}, {remoteRef: {key: C}}]}";
+        let secret = "kind: ExternalSecret\nmetadata: {name: s}\nspec: {secretStoreRef: {name: onepassword-other}, data: [{remoteRef: {key: 'A (b)', property: p}}, {remoteRef: {key: C}}], dataFrom: [{extract: {key: D}}, {extract: {key: E, property: p}, sourceRef: {storeRef: {name: onepassword-else}}}, {find: {name: {regexp: x}}}]}";
         let mut facts = Facts::default();
         facts.paths.insert("m/a/x.yaml".to_owned());
         facts.rendered.insert("m/a".to_owned(), Rendered::Text(Source::new("m/a", secret)));
         let world = World::new(repo(text), facts);
-        let shown: Vec<String> = of(&world)
-            .iter()
-            .map(|need| format!("{}/{}/{} {}", need.vault, need.item, need.field, need.app.as_deref().unwrap_or("-")))
-            .collect();
-        assert_eq!(shown, ["other/A (b)/p a", "other/C/password a", "vault/gandi/api-token -", "vault/x/field -"]);
-    }
-
-    #[test]
-    fn a_secret_without_status_is_not_ready() {
-        let list = r#"{"items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"},"status":{"conditions":[{"type":"Ready","status":"True","reason":"SecretSynced"}]}}]}"#;
-        let conditions = conditions(list).unwrap();
-        assert!(!conditions["a"].ready && conditions["b"].ready);
-        assert!(super::conditions("{").is_err());
+        let shown: Vec<String> =
+            of(&world).iter().map(|need| format!("{need} {}", need.app.as_deref().unwrap_or("-"))).collect();
+        assert_eq!(
+            shown,
+            [
+                "else/E/p a",
+                "other/A (b)/p a",
+                "other/C/password a",
+                "other/D a",
+                "vault/gandi/api-token -",
+                "vault/x/field -"
+            ]
+        );
+        assert_eq!(world.objects().flat_map(|(_, object)| unnamed(object)).count(), 1);
     }
 }

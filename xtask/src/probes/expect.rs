@@ -67,6 +67,8 @@ fn object(world: &World, cluster: &str, (namespace, name): (&str, &str), want: W
     let expected = match &want {
         Want::Application { revision } => format!("Synced, Healthy, on {revision}"),
         Want::Workload(_) => "all replicas ready, nothing crashing".to_owned(),
+        Want::Job { .. } => "ended well, or running".to_owned(),
+        Want::CronJob => "the last run ended well, and none is overdue".to_owned(),
         Want::Cluster { .. } => "healthy, every role reconciled".to_owned(),
         Want::Database => "applied".to_owned(),
         Want::ExternalSecret => "ready".to_owned(),
@@ -108,6 +110,9 @@ fn of_app(world: &World, app: &App) -> Vec<Check> {
             "Deployment" => Want::Workload(Kind::Deployment),
             "StatefulSet" => Want::Workload(Kind::StatefulSet),
             "DaemonSet" => Want::Workload(Kind::DaemonSet),
+            "Job" => Want::Job { passes: passes(object_) },
+            "CronJob" if object_.at(&["spec", "suspend"]).and_then(Ref::text) == Some("true") => continue,
+            "CronJob" => Want::CronJob,
             "ExternalSecret" => Want::ExternalSecret,
             "Cluster" if is_cnpg(object_, "Cluster") => Want::Cluster { roles: roles(object_) },
             "Database" if is_cnpg(object_, "Database") => Want::Database,
@@ -128,6 +133,13 @@ fn of_app(world: &World, app: &App) -> Vec<Check> {
         check.tags.insert(app.namespace.clone());
     }
     checks
+}
+
+/// Is a Job removed once it has ended: after a time, or by ArgoCD, whose hook it is?
+fn passes(job: &Object) -> bool {
+    let is_hook = |key| job.at(&["metadata", "annotations", key]).is_some();
+    job.at(&["spec", "ttlSecondsAfterFinished"]).is_some()
+        || ["argocd.argoproj.io/hook", "helm.sh/hook"].into_iter().any(is_hook)
 }
 
 /// The roles that a Cluster is to manage.
@@ -261,7 +273,7 @@ fn depend(world: &World, checks: &mut [Check]) {
             .iter()
             .filter(|check| on.contains(&check.name) || check.tags.contains(&app.name))
             .filter_map(|check| match &check.question {
-                Question::Web { url, .. } => web::secure_address(url).map(|(host, _)| format!("tls/{host}")),
+                Question::Web { url, .. } => web::secure_address(url).map(hosts::certificate_name),
                 _ => None,
             })
             .collect();

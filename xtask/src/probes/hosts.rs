@@ -225,6 +225,11 @@ pub(crate) fn jobs_of(world: &World, namespace: &str) -> Vec<String> {
     jobs.filter(|(_, targets)| targets.iter().any(inside)).map(|(job, _)| job).collect()
 }
 
+/// What the check of the certificate at an address is called.
+pub(crate) fn certificate_name((host, port): (&str, u16)) -> String {
+    if port == 443 { format!("tls/{host}") } else { format!("tls/{host}:{port}") }
+}
+
 /// One check of the certificate of each host that is asked over TLS.
 pub(crate) fn certificates(checks: &[Check]) -> Vec<Check> {
     let mut addresses = BTreeMap::new();
@@ -238,8 +243,13 @@ pub(crate) fn certificates(checks: &[Check]) -> Vec<Check> {
     let one = |((host, port), group): ((String, u16), String)| {
         let see = format!("openssl s_client -connect {host}:{port} -servername {host} -verify_return_error");
         let expected = "a certificate of a trusted authority, for this name, for 10 days or more".to_owned();
-        let mut check =
-            check(format!("tls/{host}"), &group, Question::Certificate { host: host.clone(), port }, expected, see);
+        let mut check = check(
+            certificate_name((&host, port)),
+            &group,
+            Question::Certificate { host: host.clone(), port },
+            expected,
+            see,
+        );
         check.tags.insert(host);
         check
     };

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Bad, Culprit, Outlook, Verdict, Want};
+use super::{Bad, Culprit, Outlook, Verdict, Want, jobs};
 
 /// A container that was started again less long ago than this is not well, whatever it says now.
 const RECENT: i64 = 600;
@@ -36,8 +36,14 @@ pub(crate) fn judge(want: &Want, namespace: &str, name: &str, seen: &Seen<'_>) -
     }
     let same = |object: &&Value| object["metadata"]["name"] == name && object["metadata"]["namespace"] == namespace;
     let Some(object) = seen.objects.iter().find(same) else {
-        return Verdict::bad(format!("there is none in namespace {namespace}"));
+        return match want {
+            Want::Job { passes: true } => Verdict::Fine("it has ended and was removed".to_owned()),
+            _ => Verdict::bad(format!("there is none in namespace {namespace}")),
+        };
     };
+    if *want == Want::CronJob {
+        return jobs::scheduled(object, seen);
+    }
     let status = &object["status"];
     if !status.is_object() || status.as_object().is_some_and(serde_json::Map::is_empty) {
         return Verdict::bad("it has no status: nothing has looked at it yet");
@@ -45,6 +51,8 @@ pub(crate) fn judge(want: &Want, namespace: &str, name: &str, seen: &Seen<'_>) -
     match want {
         Want::Application { revision } => application(object, revision),
         Want::Workload(_) => workload(object, seen),
+        Want::Job { .. } => jobs::job(object, seen),
+        Want::CronJob => jobs::scheduled(object, seen),
         Want::Cluster { roles } => cluster(status, roles),
         Want::Database => match status["applied"].as_bool() {
             Some(true) => Verdict::Fine("applied".to_owned()),
@@ -56,7 +64,7 @@ pub(crate) fn judge(want: &Want, namespace: &str, name: &str, seen: &Seen<'_>) -
     }
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().filter(|text| !text.is_empty()).unwrap_or("no reason given")
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod container;
 pub(crate) mod expect;
 pub(crate) mod flow;
 pub(crate) mod hosts;
+mod jobs;
 pub(crate) mod kube;
 pub(crate) mod remote;
 pub(crate) mod scrapes;
@@ -82,6 +83,13 @@ pub(crate) enum Want {
     Application { revision: String },
     /// All replicas ready, nothing crashing.
     Workload(Kind),
+    /// Ended well, or still at it.
+    Job {
+        /// It is removed once it has ended.
+        passes: bool,
+    },
+    /// Every run that was due was started, and the last one ended well.
+    CronJob,
     /// Healthy, with these roles.
     Cluster { roles: Vec<String> },
     /// Applied.
@@ -101,6 +109,8 @@ pub(crate) enum Kind {
     Deployment,
     StatefulSet,
     DaemonSet,
+    Job,
+    CronJob,
     Pod,
     Cluster,
     Database,
@@ -117,6 +127,8 @@ impl Kind {
             Self::Deployment => "deployments.apps",
             Self::StatefulSet => "statefulsets.apps",
             Self::DaemonSet => "daemonsets.apps",
+            Self::Job => "jobs.batch",
+            Self::CronJob => "cronjobs.batch",
             Self::Pod => "pods",
             Self::Cluster => "clusters.postgresql.cnpg.io",
             Self::Database => "databases.postgresql.cnpg.io",
@@ -135,6 +147,8 @@ impl Kind {
             Self::Deployment => "deployment",
             Self::StatefulSet => "statefulset",
             Self::DaemonSet => "daemonset",
+            Self::Job => "job",
+            Self::CronJob => "cronjob",
             Self::Pod => "pod",
             Self::Cluster => "cluster",
             Self::Database => "database",
@@ -146,11 +160,18 @@ impl Kind {
 }
 
 impl Want {
+    /// Are its pods asked for too? They say why.
+    pub(crate) fn has_pods(&self) -> bool {
+        matches!(self, Self::Workload(_) | Self::Job { .. } | Self::CronJob)
+    }
+
     /// What to ask for to judge it.
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Application { .. } => Kind::Application,
             Self::Workload(kind) => *kind,
+            Self::Job { .. } => Kind::Job,
+            Self::CronJob => Kind::CronJob,
             Self::Cluster { .. } => Kind::Cluster,
             Self::Database => Kind::Database,
             Self::ExternalSecret => Kind::ExternalSecret,

@@ -58,15 +58,23 @@ pub(crate) fn explain(error: &str) -> String {
     let causes = [
         ("Expired", "the certificate has expired"),
         ("NotValidYet", "the certificate is not valid yet"),
+        ("not valid yet", "the certificate is not valid yet"),
         ("NotValidForName", "the certificate is for another name"),
         ("certificate not valid for name", "the certificate is for another name"),
         ("CaUsedAsEndEntity", "the certificate is self-signed"),
+        ("BadSignature", "the certificate was not signed by whom it names"),
         ("UnknownIssuer", "the certificate is self-signed, or by an authority that this machine does not trust"),
         ("certificate expired", "the certificate has expired"),
         ("host not found", "the name does not resolve"),
         ("failed to lookup address", "the name does not resolve"),
         ("Connection refused", "connection refused"),
+        ("InvalidContentType", "it does not speak TLS"),
+        ("close_notify", "it hung up"),
+        ("unexpected end of file", "it hung up"),
+        ("Connection reset", "it hung up"),
         ("timed out", "no answer in time"),
+        // What a socket with a limit says.
+        ("Resource temporarily unavailable", "no answer in time"),
         ("timeout", "no answer in time"),
     ];
     let cause = causes.iter().find(|(word, _)| error.contains(word));

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::exec::redact::Redactor;
+use crate::exec::terminal;
 
 /// How the result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -58,6 +59,13 @@ pub(crate) struct Reporter {
     pub(crate) redactor: Redactor,
 }
 
+/// Who reads stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    There,
+    Gone,
+}
+
 /// A stage that is under way.
 pub(crate) struct Stage<'a> {
     reporter: &'a Reporter,
@@ -87,14 +95,18 @@ impl Reporter {
 
     /// A line of talk.
     pub(crate) fn say(&self, text: &str) {
-        anstream::eprintln!("{}", self.redactor.clean(text));
+        terminal::say(&self.redactor.clean(text));
     }
 
-    /// The result. A reader that has gone away is not an error.
-    pub(crate) fn data(&self, text: &str) {
+    /// The result. A reader that has gone away is not an error; who goes on and on asks whether there still is one.
+    pub(crate) fn data(&self, text: &str) -> Reader {
         let text = self.redactor.clean(text);
         let newline = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
-        drop(write!(anstream::stdout(), "{text}{newline}"));
+        let mut stdout = anstream::stdout();
+        match write!(stdout, "{text}{newline}").and_then(|()| stdout.flush()) {
+            Ok(()) => Reader::There,
+            Err(_) => Reader::Gone,
+        }
     }
 }
 

@@ -184,6 +184,44 @@ pub(crate) fn is_ancestor(ancestor: &str, commit: &str) -> Invocation {
     git(line!("git merge-base --is-ancestor {ancestor} {commit}"))
 }
 
+/// The commit that two histories part at; exit code 1 where they have none in common.
+pub(crate) fn merge_base(one: &str, other: &str) -> Invocation {
+    git(line!("git merge-base {one} {other}"))
+}
+
+/// The commits of `branch` that `main` does not have, each marked with whether it has a copy of it.
+pub(crate) fn cherry(main: &str, branch: &str) -> Invocation {
+    git(line!("git cherry {main} {branch}"))
+}
+
+/// Reads `cherry`: is there a copy of every commit?
+pub(crate) fn all_are_there(output: &str) -> bool {
+    !output.is_empty() && output.lines().all(|line| line.starts_with("- "))
+}
+
+/// Lines alone, without context: what was changed elsewhere meanwhile does not show. Binary files as text.
+const PATCH: [&str; 6] = ["--unified=0", "--binary", "--no-color", "--no-renames", "--no-ext-diff", "--no-textconv"];
+
+/// What changes from one commit to another.
+pub(crate) fn patch(from: &str, to: &str) -> Invocation {
+    let options = PATCH;
+    git(line!("git diff {options...} {from} {to}"))
+}
+
+/// What each commit since `from` on the way to `to` changes of `paths`, as its first parent sees it, after a NUL.
+pub(crate) fn patches(from: &str, to: &str, paths: &[String]) -> Invocation {
+    let (options, range) = (PATCH, format!("{from}..{to}"));
+    git(line!(
+        "git log --first-parent --diff-merges=first-parent --format=%x00 --patch {options...} {range} -- {paths...}"
+    ))
+}
+
+/// The changed lines of a patch, wherever in their file they are.
+pub(crate) fn changes(patch: &str) -> Vec<&str> {
+    let is_about_place = |line: &str| line.is_empty() || line.starts_with("@@ ") || line.starts_with("index ");
+    patch.lines().filter(|line| !is_about_place(line)).collect()
+}
+
 /// Which of `paths` differ between two commits.
 pub(crate) fn changed(from: &str, to: &str, paths: &[String]) -> Invocation {
     git(line!("git diff --name-only -z --no-renames --no-ext-diff {from} {to} -- {paths...}"))
@@ -289,6 +327,15 @@ mod tests {
         let files = parse_history(output);
         assert_eq!(files, [("argocd/a/kustomization.yaml".to_owned(), "images:\n  - name: new\n\n".to_owned())]);
         assert_eq!(parse_heads("aaa\trefs/heads/main\nbbb\trefs/tags/x-v1.0.0\n").len(), 1);
+    }
+
+    #[test]
+    fn a_patch_is_the_same_wherever_it_applies() {
+        let one = "diff --git a/f b/f\nindex 1..2 100644\n--- a/f\n+++ b/f\n@@ -1 +1 @@ x\n-a\n+b\n";
+        let other = "\ndiff --git a/f b/f\nindex 3..4 100644\n--- a/f\n+++ b/f\n@@ -9 +9 @@\n-a\n+b\n";
+        assert_eq!(changes(one), changes(other));
+        assert_ne!(changes(one), changes(&other.replace("+b", "+c")));
+        assert!(all_are_there("- a\n- b\n") && !all_are_there("- a\n+ b\n") && !all_are_there(""));
     }
 
     #[test]

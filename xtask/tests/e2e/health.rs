@@ -84,7 +84,7 @@ fn pod(status: &Value) -> Value {
     json!({"kind": "Pod", "metadata": {"name": "web-1", "namespace": "one", "labels": {"app": "web"}}, "status": status})
 }
 
-fn list(items: &[Value]) -> String {
+pub(crate) fn list(items: &[Value]) -> String {
     json!({"items": items}).to_string()
 }
 
@@ -118,13 +118,13 @@ impl Health {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Done {
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
         self.command(args).output().unwrap().into()
     }
 
     /// What was seen of the one check whose name ends like this; it must fail.
     #[track_caller]
-    fn failing(&self, name: &str) -> String {
+    pub(crate) fn failing(&self, name: &str) -> String {
         let done = self.run(&["services-check", "--format", "json", "--timeout", "2s"]);
         assert_eq!(done.code, Some(1), "{}\n{}", done.stdout, done.stderr);
         let value: Value = serde_json::from_str(&done.stdout).unwrap();
@@ -241,7 +241,7 @@ fn an_interruption_ends_it_within_a_second_and_leaves_nothing() {
 }
 
 /// An address on which each connection is taken and `answer` is sent; nothing where it hangs.
-fn server(answer: Option<&'static str>) -> String {
+pub(crate) fn server(answer: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     std::thread::spawn(move || {

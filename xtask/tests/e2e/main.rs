@@ -10,7 +10,9 @@ mod cleaning;
 mod damage;
 mod dry_run;
 mod health;
+mod interrupted;
 mod interruptions;
+mod leaks;
 mod live;
 mod operations;
 mod parity;
@@ -27,4 +29,7 @@ mod stage;
 #[path = "../../stand-ins/servers.rs"]
 mod stand_ins;
 mod strangers;
+#[path = "../../stand-ins/tls.rs"]
+mod tls;
+mod troubles;
 mod whole;

@@ -4,11 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::stage::{Done, Stage, kill};
+use crate::stage::{Done, SECRET, Stage, kill};
 use crate::stand_ins::StandIn;
-
-/// What the stand-in vault holds.
-const SECRET: &str = "hunter2-of-the-vault";
 
 const REPOSITORY: &str = r#"
 //- xtask/blumeops.toml
@@ -46,7 +43,7 @@ spec: {template: {metadata: {labels: {app: web}}, spec: {containers: [{name: mai
 apiVersion: external-secrets.io/v1
 kind: ExternalSecret
 metadata: {name: web}
-spec: {secretStoreRef: {name: onepassword-blumeops}, data: [{secretKey: a, remoteRef: {key: Web (blumeops), property: password}}]}
+spec: {secretStoreRef: {name: onepassword-blumeops}, data: [{secretKey: a, remoteRef: {key: Web (blumeops), property: password}}], dataFrom: [{extract: {key: All (blumeops)}}, {find: {name: {regexp: x}}}]}
 //- docs/reference/services/web.md
 | **Upstream** | https://github.com/web/web |
 "#;
@@ -68,12 +65,12 @@ case "$2" in
 esac
 "#;
 
-struct Ops {
-    stage: Stage,
+pub(crate) struct Ops {
+    pub(crate) stage: Stage,
 }
 
 impl Ops {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let stage = Stage::new();
         stage.write_files(REPOSITORY);
         stage.commit_and_push("applications");
@@ -85,28 +82,28 @@ impl Ops {
     }
 
     /// Answers every `get` with `list`; `log` runs for `logs`.
-    fn kubectl(&self, list: &str, log: &str) {
+    pub(crate) fn kubectl(&self, list: &str, log: &str) {
         self.put("list.json", list);
         self.stage.program("kubectl", &format!(
             "echo \"$*\" >> \"$STAND_IN/kubectl.log\"\ncase \"$*\" in *\" logs \"*) {log} :;; *) cat \"$STAND_IN/list.json\";; esac"
         ));
     }
 
-    fn put(&self, name: &str, text: &str) {
+    pub(crate) fn put(&self, name: &str, text: &str) {
         std::fs::write(self.stage.path("stand-in").join(name), text).unwrap();
     }
 
-    fn said(&self, name: &str) -> String {
+    pub(crate) fn said(&self, name: &str) -> String {
         std::fs::read_to_string(self.stage.path("stand-in").join(name)).unwrap_or_default()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.stage.xtask(args);
         command.env("PATH", self.stage.shadowed_path()).env("STAND_IN", self.stage.path("stand-in"));
         command
     }
 
-    fn run(&self, args: &[&str]) -> Done {
+    pub(crate) fn run(&self, args: &[&str]) -> Done {
         self.command(args).output().unwrap().into()
     }
 
@@ -159,6 +156,42 @@ fn a_branch_is_deployed_once_and_put_back() {
 }
 
 #[test]
+fn a_branch_that_was_squashed_or_rebased_is_merged() {
+    let ops = Ops::new();
+    let git = |args: &[&str]| ops.stage.git(args);
+    ops.stage.write("docs/long.md", "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    ops.stage.commit_and_push("a long file");
+    let base = git(&["rev-parse", "HEAD"]);
+    let branch = |name: &str, files: &[(&str, &str)]| {
+        git(&["checkout", "--quiet", "-b", name, base.trim()]);
+        for (file, text) in files {
+            ops.stage.write(file, text);
+            ops.stage.commit(&format!("{name}: {file}"));
+        }
+        git(&["push", "--quiet", "origin", name]);
+    };
+    branch(
+        "squashed",
+        &[("docs/long.md", "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"), ("docs/x.md", "x\n"), ("docs/x.md", "y\n")],
+    );
+    branch("rebased", &[("docs/r.md", "r\n"), ("docs/s.md", "s\n")]);
+    branch("open", &[("docs/o.md", "o\n")]);
+    git(&["checkout", "--quiet", "main"]);
+    // Main has gone on in a file that the branch changes too.
+    ops.stage.write("docs/long.md", "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n");
+    ops.stage.commit("main goes on");
+    git(&["merge", "--quiet", "--squash", "squashed"]);
+    ops.stage.commit("everything of squashed in one");
+    git(&["cherry-pick", &format!("{}..rebased", base.trim())]);
+    ops.stage.commit_and_push("main goes on again");
+    for (name, fate) in [("squashed", "merged, squashed"), ("rebased", "merged, rebased"), ("open", "not merged")] {
+        ops.put("rev-web", name);
+        let listed = ops.run(&["branches"]).expect(1, &[]).stdout;
+        assert!(listed.contains(fate), "{name}: {listed}");
+    }
+}
+
+#[test]
 fn what_does_not_get_healthy_is_given_up_with_its_reason() {
     let ops = Ops::new();
     ops.put("state-web", r#""sync":{"status":"Synced"},"health":{"status":"Progressing"}"#);
@@ -186,13 +219,9 @@ fn what_does_not_get_healthy_is_given_up_with_its_reason() {
 #[test]
 fn secrets_are_asked_for_by_name_and_never_shown() {
     let ops = Ops::new();
-    let item = |fields: &str| {
-        format!("echo \"$*\" >> \"$STAND_IN/op.log\"; echo '{{\"fields\":[{fields}]}}'; echo {SECRET} >&2")
-    };
-    let good = format!(r#"{{"label":"password","value":"{SECRET}"}}"#);
     let synced = |status: &str| {
         format!(
-            r#"{{"items":[{{"metadata":{{"name":"web"}},"status":{{"conditions":[{{"type":"Ready","status":"{status}","reason":"SecretSynced","message":"m"}}]}}}}]}}"#
+            r#"{{"items":[{{"metadata":{{"name":"web","namespace":"web"}},"status":{{"conditions":[{{"type":"Ready","status":"{status}","reason":"SecretSynced","message":"m"}}]}}}}]}}"#
         )
     };
     let check = |code: i32, word: &str| {
@@ -201,24 +230,29 @@ fn secrets_are_asked_for_by_name_and_never_shown() {
         assert!(done.stdout.contains(word), "no «{word}» in {}", done.stdout);
         assert!(!(done.stdout + &done.stderr).contains(SECRET));
     };
-    ops.stage.program("op", &item(&good));
+    ops.stage.vault(&["password"]);
     ops.kubectl(&synced("True"), "");
     check(0, "blumeops/Web (blumeops)/password");
-    assert_eq!(ops.said("op.log"), "item get Web (blumeops) --vault blumeops --format json\n");
+    assert_eq!(
+        ops.stage.asked_of_op(),
+        "item get All (blumeops) --vault blumeops --format json\nitem get Web (blumeops) --vault blumeops --format json\n"
+    );
     ops.kubectl(&synced("False"), "");
-    check(1, "not synced: SecretSynced m");
+    check(1, "ringtail: SecretSynced: m");
     ops.kubectl("{\"items\":", "");
     check(1, "can't be asked");
     ops.kubectl(r#"{"items":[]}"#, "");
-    check(1, "ringtail has no such ExternalSecret");
+    check(1, "ringtail: there is none in namespace web");
     ops.kubectl(&synced("True"), "");
-    ops.stage.program("op", &item(r#"{"label":"pasword","value":"x"}"#));
+    ops.stage.vault(&["pasword"]);
     check(1, "did you mean `pasword`?");
-    ops.stage.program("op", &format!("echo {SECRET}; echo '[ERROR] account is not signed in {SECRET}' >&2; exit 1"));
+    ops.stage.vault(&[]);
+    check(1, "no field of it is set");
+    ops.stage.op(&format!("echo {SECRET}; echo '[ERROR] account is not signed in {SECRET}' >&2; exit 1"));
     check(1, "op is not signed in");
-    ops.stage.program("op", &format!("echo {SECRET}"));
+    ops.stage.op(&format!("echo {SECRET}"));
     check(1, "what op printed is not what");
-    ops.stage.program("op", "sleep 100");
+    ops.stage.op("sleep 100");
     ops.interrupted(&["secrets", "check"], "fields in 1Password");
     let lost = ops.run(&["logs", "lost"]).expect(2, &["no kubectl context is named for https://elsewhere.example"]);
     assert!(lost.stdout.is_empty());

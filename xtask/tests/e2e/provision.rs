@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::stage::{Done, Stage, kill};
-
-/// What the stand-in `op` prints.
-const SECRET: &str = "hunter2-of-the-vault";
+use crate::stage::{Done, SECRET, Stage, kill};
 
 const HOST: &str = r#"
 //- ansible/ansible.cfg
@@ -64,7 +61,7 @@ impl Host {
         let stage = Stage::new();
         stage.write_files(HOST);
         stage.commit_and_push("a host");
-        stage.program("op", &format!("echo \"$*\" >> {}/op\necho {SECRET}", stage.path("").display()));
+        stage.vault(&[]);
         let folder = stage.path("host");
         std::fs::create_dir(&folder).unwrap();
         let inventory =
@@ -146,7 +143,7 @@ fn a_task_that_fails_is_shown_without_its_secret() {
             "roles/web/tasks/main.yml:",
         ],
     );
-    host.stage.program("op", &format!("echo {SECRET} >&2; exit 1"));
+    host.stage.op(&format!("echo {SECRET} >&2; exit 1"));
     host.run(&["indri", "--yes"], &[])
         .expect(1, &["«Read the token» failed", "its output is hidden", "op://vault/item/token"]);
 }

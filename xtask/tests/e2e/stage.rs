@@ -61,6 +61,9 @@ jobs: {publish: {steps: [{run: 'cargo xtask publish "$GITHUB_REF_NAME"'}]}}
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
+/// What the stand-in vault holds.
+pub(crate) const SECRET: &str = "hunter2-of-the-vault";
+
 /// Everything that a test needs, gone when dropped.
 pub(crate) struct Stage {
     folder: TempDir,
@@ -255,6 +258,25 @@ impl Stage {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
 
+    /// A stand-in for `op`: every item has these fields, each with [`SECRET`], and a reference reads as it.
+    pub(crate) fn vault(&self, labels: &[&str]) {
+        let field = |label: &&str| format!(r#"{{"label":"{label}","value":"{SECRET}"}}"#);
+        let fields: Vec<String> = labels.iter().map(field).collect();
+        let fields = fields.join(",");
+        self.op(&format!(
+            "case $1 in read) echo {SECRET} ;; *) echo '{{\"fields\":[{fields}]}}'; echo {SECRET} >&2 ;; esac"
+        ));
+    }
+
+    /// `op` is this script; how it is called is told by [`Self::asked_of_op`].
+    pub(crate) fn op(&self, script: &str) {
+        self.program("op", &format!("echo \"$*\" >> {}\n{script}", self.path("op.log").display()));
+    }
+
+    pub(crate) fn asked_of_op(&self) -> String {
+        fs::read_to_string(self.path("op.log")).unwrap_or_default()
+    }
+
     /// PATH with the shadows first.
     pub(crate) fn shadowed_path(&self) -> String {
         format!("{}:{}", self.path("shadow").display(), path())
@@ -314,9 +336,9 @@ fn processes_with(marker: &str) -> Vec<String> {
 }
 
 /// Sends a signal.
-pub(crate) fn kill(signal: &str, pid: u32) {
+pub(crate) fn kill(signal: &str, pid: impl std::fmt::Display) {
     // The shell's own: a small Debian has no program of that name.
-    run(Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]));
+    run(Command::new("sh").args(["-c", &format!("kill -s {signal} -- {pid}")]));
 }
 
 /// Runs to success; the output is its stdout.

@@ -24,7 +24,7 @@ use crate::report::health::Board;
 use crate::tools::{kubectl, ssh};
 
 /// A web server is asked by so many at once, a cluster's API by so many.
-const WEB_AT_ONCE: usize = 64;
+const WEB_AT_ONCE: usize = 128;
 const CLUSTER_AT_ONCE: usize = 8;
 
 /// How long an answer may take where nobody says otherwise: of a service, and of what starts a program.
@@ -90,7 +90,9 @@ fn batches(checks: &[Check]) -> BTreeMap<Batch, Vec<usize>> {
     let mut batches = BTreeMap::<Batch, Vec<usize>>::new();
     for (at, check) in checks.iter().enumerate() {
         batches.entry(batch(check, at)).or_default().push(at);
-        if let Question::Object { cluster, want: Want::Workload(_), .. } = &check.question {
+        if let Question::Object { cluster, want, .. } = &check.question
+            && want.has_pods()
+        {
             // No check is about the pods alone, and none of the board's lines counts them.
             batches.entry(Batch::List { cluster: cluster.clone(), kind: Kind::Pod, namespace: None }).or_default();
         }

@@ -18,7 +18,8 @@ use crate::model::world::{Object, Ref, World};
 use crate::probes::expect::{self, context};
 use crate::probes::flow::{self, Step};
 use crate::probes::verify::{Database, Ingress, Point, Service, State};
-use crate::probes::{Bad, Outlook, Question, Verdict, Want, hosts, scrapes, web};
+use crate::probes::web::Response;
+use crate::probes::{Bad, Outlook, Question, Verdict, hosts, scrapes, web};
 use crate::tools::{kubectl, nix, op, psql};
 
 /// How long one answer may take.
@@ -202,10 +203,13 @@ impl Asked<'_> {
     fn pods(&self) -> Seen {
         let app = self.service.app;
         let own = |check: &crate::probes::Check| match &check.question {
-            Question::Object { want: Want::Workload(_), .. } | Question::Nobody(_) => {
-                check.tags.contains(&app.name) && check.name.starts_with(&format!("{}/{}/", app.cluster, app.namespace))
-            }
+            Question::Object { want, .. } => want.has_pods(),
+            Question::Nobody(_) => true,
             _ => false,
+        };
+        let own = |check: &crate::probes::Check| {
+            let inside = check.name.starts_with(&format!("{}/{}/", app.cluster, app.namespace));
+            inside && check.tags.contains(&app.name) && own(check)
         };
         let checks: Vec<_> = expect::all(self.world).checks.into_iter().filter(own).collect();
         if checks.is_empty() {
@@ -237,7 +241,7 @@ impl Asked<'_> {
         };
         let url = format!("https://{domain}{path}");
         let zone = hosts::variable(self.world, "caddy_tailnet");
-        answered(visit(&url, &answer, zone.as_deref(), LIMIT), &url)
+        answered(visited(&url, answer, zone), &url)
     }
 
     fn login(&self, ingress: &Ingress) -> Seen {
@@ -261,7 +265,7 @@ impl Asked<'_> {
         self.cx.system.redactor.learn(&password);
         let base = format!("https://{}", ingress.domain.clone().unwrap_or_default());
         let see = web_see(&format!("{base}{}", flow::PAGE));
-        Ok(log_in(&base, &password).map_err(|why| no(why, see)))
+        Ok(signal::wait_for(move || log_in(&base, &password))?.map_err(|why| no(why, see)))
     }
 
     fn metrics(&self) -> Result<String, No> {
@@ -272,13 +276,13 @@ impl Asked<'_> {
         let mut seen = Vec::new();
         for job in &self.service.jobs {
             let url = scrapes::address(&base, &format!("up{{job=\"{job}\"}}"));
-            let body = patient(&url, LIMIT).map_err(|why| no(format!("can't be asked: {why}"), web_see(&url)))?.body;
+            let body = patiently(&url).map_err(|why| no(format!("can't be asked: {why}"), web_see(&url)))?.body;
             let targets = targets.get(job).map_or(&[][..], Vec::as_slice);
             seen.push(answered(scrapes::judge(job, targets, &body), &url)?);
         }
         if self.service.is_authentik() {
             let url = scrapes::address(&base, "count({__name__=~\"authentik_.+\"})");
-            let body = patient(&url, LIMIT).map_err(|why| no(format!("can't be asked: {why}"), web_see(&url)))?.body;
+            let body = patiently(&url).map_err(|why| no(format!("can't be asked: {why}"), web_see(&url)))?.body;
             match scrapes::series(&body).map_err(|why| no(why, web_see(&url)))?.first() {
                 Some((_, count)) if count != "0" => seen.push(format!("{count} series of authentik")),
                 _ => return Err(no("Prometheus has no series whose name starts with authentik_", web_see(&url))),
@@ -319,6 +323,19 @@ fn settle(seen: Seen) -> Result<Result<String, No>> {
     Ok(Err(No { bad: Bad { log, ..no(failure.summary, "").bad }, see }))
 }
 
+/// As [`patient`], but a signal ends it at once; whoever asks notices it next.
+fn patiently(url: &str) -> Result<Response, String> {
+    let url = url.to_owned();
+    signal::wait_for(move || patient(&url, LIMIT)).unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// As [`visit`], but a signal ends it at once; whoever asks notices it next.
+fn visited(url: &str, answer: Answer, zone: Option<String>) -> Verdict {
+    let url = url.to_owned();
+    let visit = move || visit(&url, &answer, zone.as_deref(), LIMIT);
+    signal::wait_for(visit).unwrap_or_else(|error| Verdict::bad(error.to_string()))
+}
+
 fn web_see(url: &str) -> String {
     hosts::curl(url)
 }
@@ -335,7 +352,7 @@ fn ingress_answers(ingress: &Ingress) -> Result<String, No> {
     let mut seen = Vec::new();
     for path in &ingress.paths {
         let url = format!("https://{}{path}", ingress.tailnet);
-        seen.push(answered(visit(&url, &well, None, LIMIT), &url)?);
+        seen.push(answered(visited(&url, well.clone(), None), &url)?);
     }
     Ok(seen.join(", "))
 }
