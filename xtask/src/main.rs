@@ -24,6 +24,7 @@ use exec::run::System;
 use model::failure::Failure;
 use model::repo::Repo;
 use report::{Format, Outcome, Reporter, findings};
+use tools::kubectl;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -40,8 +41,10 @@ fn run(cli: &Cli, report: &Reporter) -> Result<Outcome> {
             .into());
     }
     let root = exec::fs::root(cli.root.as_deref()).map_err(Failure::environment)?;
-    let repo = Repo::load(exec::fs::sources(&root))
+    let mut repo = Repo::load(exec::fs::sources(&root))
         .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
+    let servers = kubectl::servers(&exec::fs::kubeconfigs());
+    repo.config.clusters.iter_mut().for_each(|cluster| cluster.meet(&servers));
     let system = System { root, verbosity: cli.verbose, redactor: report.redactor.clone(), overlay: Vec::new() };
     cli.command.run(&Context { system, report: report.clone(), repo, grammar: cli::grammar })
 }

@@ -11,10 +11,11 @@ use self::plan::{Goal, Part, Role, Step};
 use super::{Context, check};
 use crate::exec::run::{self, Output};
 use crate::exec::{parallel, signal};
+use crate::model::config::{Cluster, KubeContext};
 use crate::model::failure::{Failure, Kind};
+use crate::model::order;
 use crate::model::pods::{self, Trouble};
 use crate::model::world::{App, World};
-use crate::model::{config::KubeContext, order};
 use crate::report::Outcome;
 use crate::tools::argocd::{self, Argocd, State};
 use crate::tools::{Invocation, git, kubectl};
@@ -102,9 +103,10 @@ pub(super) fn app<'a>(world: &'a World, name: &str) -> Result<&'a App> {
 /// The context of the cluster that an Application is deployed to.
 pub(super) fn context<'a>(cx: &'a Context, app: &App) -> Result<&'a KubeContext> {
     let cluster = cx.repo.config.clusters.iter().find(|cluster| cluster.name == app.cluster);
-    cluster.and_then(|cluster| cluster.context.as_ref()).ok_or_else(|| {
-        Failure::environment(format!("no kubectl context is named for {}, where {} runs", app.cluster, app.name))
-            .next(format!("write context into [clusters.…] of {}", crate::model::config::PATH))
+    let unknown = || format!("{} names no cluster {}", crate::model::config::PATH, app.cluster);
+    cluster.ok_or_else(unknown).and_then(Cluster::context).map_err(|why| {
+        Failure::environment(format!("{} can't be asked where it runs: {why}", app.name))
+            .next("kubectl config get-contexts")
             .into()
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::parallel;
+use super::{env, parallel};
 use crate::model::config;
 use crate::model::source::Source;
 use crate::model::workflow;
@@ -64,6 +64,15 @@ fn walk(root: &Path, folder: &Path, depth: usize, files: &mut Vec<Source>) {
             files.extend(read(root, &entry.path()));
         }
     }
+}
+
+/// What kubectl reads to know its contexts.
+pub(crate) fn kubeconfigs() -> Vec<Source> {
+    let paths = match env::var("KUBECONFIG") {
+        Some(list) => std::env::split_paths(&list).collect(),
+        None => env::var("HOME").map(|home| PathBuf::from(home).join(".kube/config")).into_iter().collect::<Vec<_>>(),
+    };
+    paths.iter().filter_map(|path| read(Path::new("/"), path)).collect()
 }
 
 /// One file, if it is text of a size that people write; a link is not followed.

@@ -68,6 +68,55 @@ pub(crate) struct Cluster {
     pub(crate) architecture: Architecture,
     /// What kubectl calls it; without one no command asks this cluster anything.
     pub(crate) context: Option<KubeContext>,
+    /// Where kubectl reaches it, where that is not `server`.
+    pub(crate) api: Option<String>,
+    /// Where the context of that name leads on this machine, if not to this cluster.
+    pub(crate) astray: Option<String>,
+}
+
+impl Cluster {
+    /// What kubectl is to be told.
+    ///
+    /// # Errors
+    /// Why it can't be asked.
+    pub(crate) fn context(&self) -> Result<&KubeContext, String> {
+        let Self { name, context, astray, .. } = self;
+        match (context, astray, self.address()) {
+            (None, ..) => Err(format!("{PATH} names no context for the cluster {name}")),
+            (Some(context), None, _) => Ok(context),
+            (Some(context), Some(there), here) => Err(format!(
+                "the context {context} leads to {there} on this machine, and the repository has {name} at {}: write api = \"{there}\" into [clusters.{name}] of {PATH} if that is the same",
+                here.unwrap_or_default()
+            )),
+        }
+    }
+
+    /// Where it is, as far as the repository says: `ArgoCD`'s own name for where it runs is no address.
+    fn address(&self) -> Option<&str> {
+        let server = Some(self.server.as_str()).filter(|server| *server != "https://kubernetes.default.svc");
+        self.api.as_deref().or(server)
+    }
+
+    /// Notes where kubeconfigs say that its context leads. A tunnel that ends on this machine may lead anywhere.
+    pub(crate) fn meet(&mut self, servers: &BTreeMap<String, String>) {
+        let there = self.context.as_ref().and_then(|context| servers.get(&context.0));
+        let elsewhere = |there: &&String| self.address().is_some_and(|here| !same_server(here, there));
+        self.astray = there.filter(elsewhere).cloned();
+    }
+}
+
+/// The same host and port; the short name of a host is its first label.
+fn same_server(named: &str, used: &str) -> bool {
+    let parts = |url: &str| {
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+        let (host, port) =
+            authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).unwrap_or((authority, "443"));
+        (host.to_ascii_lowercase(), port.to_owned())
+    };
+    let ((here, here_port), (there, there_port)) = (parts(named), parts(used));
+    let is_loopback = there.starts_with("127.") || ["localhost", "[::1]"].contains(&there.as_str());
+    let is_short = here.split('.').next() == Some(there.as_str());
+    is_loopback || (here_port == there_port && (here == there || is_short))
 }
 
 /// The name of a context in a kubeconfig. Only what the repository names is ever used.
@@ -182,6 +231,7 @@ struct RawCluster {
     server: String,
     architecture: Architecture,
     context: Option<String>,
+    api: Option<String>,
 }
 
 impl Config {
@@ -209,9 +259,9 @@ impl Config {
         let url = raw.forge.url.map(|url| url.parse().map_err(|why| bad(&url, why))).transpose()?;
         let RawForge { repository, remote, branch, workflow, .. } = raw.forge;
         let mut clusters = Vec::new();
-        for (name, RawCluster { server, architecture, context }) in raw.clusters {
+        for (name, RawCluster { server, architecture, context, api }) in raw.clusters {
             let context = context.map(|text| text.parse().map_err(|why| bad(&text, format!("context: {why}"))));
-            clusters.push(Cluster { name, server, architecture, context: context.transpose()? });
+            clusters.push(Cluster { name, server, architecture, context: context.transpose()?, api, astray: None });
         }
         for value in [&raw.argocd.server, &raw.mirrors.owner].into_iter().flatten() {
             plain(value).map_err(|why| bad(value, why))?;
@@ -247,6 +297,29 @@ fn plain(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_that_leads_elsewhere_is_not_used() {
+        let text =
+            "[clusters.a]\nserver = 'https://a.example.ts.net:6443'\narchitecture = 'amd64'\ncontext = 'k3s-a'\n";
+        let asked = |more: &str, there: &str| {
+            let config = Config::parse(Some(&Source::new(PATH, &(text.to_owned() + more)))).unwrap();
+            let mut cluster = config.clusters.into_iter().next().unwrap();
+            cluster.meet(&BTreeMap::from([("k3s-a".to_owned(), there.to_owned())]));
+            cluster.context().map(ToString::to_string)
+        };
+        for well in
+            ["https://a.example.ts.net:6443", "https://A:6443/", "https://127.0.0.1:16443", "https://localhost:1"]
+        {
+            assert_eq!(asked("", well).as_deref(), Ok("k3s-a"), "{well}");
+        }
+        for astray in ["https://b.example.ts.net:6443", "https://a.example.ts.net:6444", "https://100.64.0.7:6443", ""]
+        {
+            assert!(asked("", astray).unwrap_err().contains("leads to"), "{astray}");
+        }
+        assert!(asked("api = 'https://100.64.0.7:6443'", "https://100.64.0.7:6443").is_ok());
+        assert!(asked("api = 'https://100.64.0.7:6443'", "https://a.example.ts.net:6443").is_err());
+    }
 
     #[test]
     fn mistakes_are_found_at_their_line() {

@@ -48,7 +48,7 @@ pub(crate) fn all(world: &World) -> Expected {
 pub(crate) fn context<'a>(world: &'a World, cluster: &str) -> Result<&'a KubeContext, String> {
     let known = world.repo.config.clusters.iter().find(|known| known.name == cluster);
     let known = known.ok_or_else(|| format!("xtask/blumeops.toml knows no cluster {cluster}"))?;
-    known.context.as_ref().ok_or_else(|| format!("xtask/blumeops.toml names no context for the cluster {cluster}"))
+    known.context()
 }
 
 /// The cluster that ArgoCD runs in.

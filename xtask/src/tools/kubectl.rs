@@ -2,6 +2,7 @@
 
 mod ask;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,6 +10,8 @@ use serde_json::Value;
 use super::{Invocation, line};
 use crate::model::config::KubeContext;
 use crate::model::manifest::Apply;
+use crate::model::source::Source;
+use crate::model::yaml::{self, Node};
 
 pub(crate) use ask::{exec, is_transient, list, logs, parse_list, parse_secret, reason, secret};
 
@@ -18,6 +21,26 @@ pub(crate) fn in_cluster(context: &KubeContext, limit: Duration, args: &[&str]) 
     let timeout = format!("--request-timeout={}s", limit.as_secs().max(1));
     // Its own limit covers a request; ours covers a name that does not resolve or a plugin that hangs.
     line!("kubectl {context} {timeout} {args...}").limit(limit + Duration::from_secs(2))
+}
+
+/// Reads kubeconfigs: where each context leads. Of two of the same name the first counts, as for kubectl.
+pub(crate) fn servers(files: &[Source]) -> BTreeMap<String, String> {
+    let documents: Vec<Node> = files.iter().flat_map(|file| yaml::parse(file).unwrap_or_default()).collect();
+    let entries = |list: &str, keys: [&str; 2]| {
+        let items = documents.iter().filter_map(|document| document.get(list)).flat_map(Node::items);
+        let entry = |item: &Node| {
+            let text = |value: Option<&Node>| value.and_then(Node::text).map(str::to_owned);
+            Some((text(item.get("name"))?, text(item.path(&keys))?))
+        };
+        let mut entries = BTreeMap::new();
+        for (name, value) in items.filter_map(entry) {
+            entries.entry(name).or_insert(value);
+        }
+        entries
+    };
+    let servers = entries("clusters", ["cluster", "server"]);
+    let contexts = entries("contexts", ["context", "cluster"]).into_iter();
+    contexts.filter_map(|(name, cluster)| Some((name, servers.get(&cluster)?.clone()))).collect()
 }
 
 /// How long one request about a file of manifests may take.
@@ -163,6 +186,15 @@ mod tests {
             assert_eq!(line.contains("--server-side"), is_server, "{line}");
         }
         assert!(!there(&context, "", "x").to_string().contains("namespace"));
+    }
+
+    #[test]
+    fn the_first_context_of_a_name_counts() {
+        let one = "clusters: [{name: k, cluster: {server: 'https://a:1'}}]\ncontexts: [{name: x, context: {cluster: k, user: u}}, {name: y, context: {cluster: gone}}]\n";
+        let two = r#"{"clusters": [{"name": "other", "cluster": {"server": "https://b:2"}}], "contexts": [{"name": "x", "context": {"cluster": "other"}}, {"name": "z", "context": {"cluster": "other"}}]}"#;
+        let servers = servers(&[Source::new("a", one), Source::new("b", two), Source::new("c", "{")]);
+        let shown: Vec<String> = servers.iter().map(|(name, server)| format!("{name} {server}")).collect();
+        assert_eq!(shown, ["x https://a:1", "z https://b:2"]);
     }
 
     #[test]

@@ -223,8 +223,11 @@ fn who_cannot_be_asked_stops_it_and_is_named() {
     std::fs::rename(stage.path("gone.git"), forge).unwrap();
     let config = stage.read("xtask/blumeops.toml");
     stage.write("xtask/blumeops.toml", &config.replace("context = \"k3s-ringtail\"\n", ""));
-    clean(&stage, (IDLE, IDLE), &[]).expect(2, &["ringtail could not be asked: no kubectl context is named for it"]);
+    clean(&stage, (IDLE, IDLE), &[]).expect(2, &["names no context for the cluster ringtail"]);
     stage.write("xtask/blumeops.toml", &config);
+    crate::unnamed::kubeconfig(&stage, "https://another.example:6443");
+    refused((IDLE, IDLE), &["the context k3s-ringtail leads to https://another.example:6443"]);
+    std::fs::remove_file(stage.path("home/.kube/config")).unwrap();
     stage.git(&["switch", "--quiet", "-c", "broken"]);
     stage.write("argocd/manifests/one/kustomization.yaml", "images: [\n");
     stage.commit("broken");

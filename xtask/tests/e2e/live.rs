@@ -75,7 +75,8 @@ fn only_contexts_that_the_repository_names_are_asked() {
     let stage = Stage::of_this_repository();
     let config = stage.read("xtask/blumeops.toml").replace("context = \"k3s-ringtail\"\n", "");
     stage.write("xtask/blumeops.toml", &config);
-    with_kubectl(&stage, CLUSTER, &["diff", "--live", "--app", "dex"]).expect(2, &["gives ringtail no context"]);
+    with_kubectl(&stage, CLUSTER, &["diff", "--live", "--app", "dex"])
+        .expect(2, &["names no context for the cluster ringtail"]);
     assert!(!stage.path("calls").exists());
     with_kubectl(&stage, CLUSTER, &["diff", "--live", "--app", "dax"]).expect(2, &["there is no Application dax"]);
 }

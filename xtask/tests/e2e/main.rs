@@ -32,4 +32,5 @@ mod strangers;
 #[path = "../../stand-ins/tls.rs"]
 mod tls;
 mod troubles;
+mod unnamed;
 mod whole;

@@ -254,7 +254,7 @@ fn secrets_are_asked_for_by_name_and_never_shown() {
     check(1, "what op printed is not what");
     ops.stage.op("sleep 100");
     ops.interrupted(&["secrets", "check"], "fields in 1Password");
-    let lost = ops.run(&["logs", "lost"]).expect(2, &["no kubectl context is named for https://elsewhere.example"]);
+    let lost = ops.run(&["logs", "lost"]).expect(2, &["names no cluster https://elsewhere.example"]);
     assert!(lost.stdout.is_empty());
 }
 

@@ -78,8 +78,7 @@ pub(super) fn run(cx: &Context, args: &super::Args) -> Result<Outcome> {
 fn jobs_of<'a>(world: &'a World, app: &'a App) -> Result<Vec<Job<'a>>, String> {
     let cluster = world.repo.config.clusters.iter().find(|cluster| cluster.name == app.cluster);
     let cluster = cluster.ok_or_else(|| format!("xtask/blumeops.toml names no cluster {}", app.cluster))?;
-    let context = cluster.context.as_ref();
-    let context = context.ok_or_else(|| format!("xtask/blumeops.toml gives {} no context", cluster.name))?;
+    let context = cluster.context()?;
     let path = app.path.as_ref().ok_or("it does not come from this repository")?;
     let text = match world.facts.rendered.get(path) {
         Some(Rendered::Text(rendered)) if !rendered.text.trim().is_empty() => &rendered.text,

@@ -115,13 +115,7 @@ fn not_asked(who: &str, error: anyhow::Error) -> Result<Finding> {
 
 /// What a cluster runs.
 fn cluster_uses(cx: &Context, cluster: &Cluster) -> Result<(Uses, usize)> {
-    let context = cluster.context.as_ref().ok_or_else(|| {
-        Failure::environment("no kubectl context is named for it").next(format!(
-            "write context into [clusters.{}] of {}",
-            cluster.name,
-            crate::model::config::PATH
-        ))
-    })?;
+    let context = cluster.context().map_err(|why| Failure::environment(why).next("kubectl config get-contexts"))?;
     let output = cx.system.output(&kubectl::list(context, LIST, WORKLOADS, None))?;
     if !output.success() {
         return Err(Failure::environment(kubectl::reasons(&output.stderr).join("; ")).into());
