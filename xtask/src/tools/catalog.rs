@@ -326,7 +326,7 @@ const TOOLS: &[Tool] = &[
         minimum: &[2, 14],
         reason: "the callback's events",
         version: "--version",
-        needed_by: &["provision", "tests"],
+        needed_by: &["provision", "rehearse", "tests"],
         debian: Packages("ansible-core openssh-client"),
         nixos: "ansible",
         macos: "ansible",
