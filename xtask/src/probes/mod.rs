@@ -10,8 +10,6 @@ pub(crate) mod kube;
 pub(crate) mod remote;
 pub(crate) mod scrapes;
 pub(crate) mod select;
-#[cfg(test)]
-mod tests;
 pub(crate) mod verify;
 pub(crate) mod web;
 

@@ -1,1 +1,0 @@
-//! What clusters answer, and what is made of it.
