@@ -228,14 +228,19 @@ fn until<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A real PostgreSQL with a role `authentik` and without a database of that name.
-struct Postgres {
-    port: u16,
+pub(crate) struct Postgres {
+    pub(crate) port: u16,
     _folder: TempDir,
     child: Child,
 }
 
 impl Postgres {
     fn start() -> Self {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// At an address; whoever reaches it and knows the password is let in.
+    pub(crate) fn start_at(address: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let password = folder.path().join("password");
@@ -245,9 +250,12 @@ impl Postgres {
         }
         let pwfile = format!("--pwfile={}", password.display());
         run(server("initdb").args(["--auth=scram-sha-256", "--username=authentik", &pwfile, "--pgdata"]).arg(&data));
+        let access = data.join("pg_hba.conf");
+        let rules = std::fs::read_to_string(&access).unwrap() + "host all all all scram-sha-256\n";
+        std::fs::write(access, rules).unwrap();
         let port = free_port();
         let mut postgres = server("postgres");
-        postgres.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k"]).arg(folder.path());
+        postgres.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", address, "-k"]).arg(folder.path());
         let child = postgres.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let database = Self { port, _folder: folder, child };
         until(|| database.try_sql("select 1").status.success().then_some(()));
@@ -260,7 +268,7 @@ impl Postgres {
         psql.args(["--dbname", "postgres", "--command", sql]).env("PGPASSWORD", "a password").output().unwrap()
     }
 
-    fn sql(&self, sql: &str) {
+    pub(crate) fn sql(&self, sql: &str) {
         let done = Done::from(self.try_sql(sql));
         assert_eq!(done.code, Some(0), "{}", done.stderr);
     }

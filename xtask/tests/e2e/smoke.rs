@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::stage::{Done, Stage, kill, run};
+use crate::rehearsal::Postgres;
+use crate::stage::{Done, Stage, free_port, kill, run};
 
 /// One image and one workload; what differs stands in capitals.
 const REPOSITORY: &str = r#"
@@ -166,6 +167,62 @@ fn our_images_start_as_their_manifests_say() {
     smoke.run(&["smoke", "redis", "--workload", "deployment/rediss"]).expect(1, &["did you mean `deployment/redis`?"]);
 }
 
+/// A program that ends with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn with_its_services_all_of_authentik_is_green() {
+    let smoke = Smoke::new(Stage::of_this_repository());
+    let database = Postgres::start_at("0.0.0.0");
+    database.sql("create database authentik");
+    let port = free_port().to_string();
+    let mut redis = std::process::Command::new("redis-server");
+    redis.args(["--port", &port, "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""]).stdout(Stdio::null());
+    let _redis = Running(redis.current_dir(smoke.stage.path("")).spawn().expect("redis-server: cargo xtask setup"));
+    let gateway = smoke.podman(&["network", "inspect", "podman", "--format", "{{range .Subnets}}{{.Gateway}}{{end}}"]);
+    let settings = [
+        format!("AUTHENTIK_POSTGRESQL__HOST={}", gateway.trim()),
+        format!("AUTHENTIK_POSTGRESQL__PORT={}", database.port),
+        "AUTHENTIK_POSTGRESQL__SSLMODE=disable".to_owned(),
+        "AUTHENTIK_POSTGRESQL__PASSWORD".to_owned(),
+        format!("AUTHENTIK_REDIS__HOST={}", gateway.trim()),
+        format!("AUTHENTIK_REDIS__PORT={port}"),
+    ];
+    let mut args = vec!["smoke", "authentik"];
+    args.extend(settings.iter().flat_map(|setting| ["--env", setting.as_str()]));
+    let mut command = smoke.command(&args);
+    let done = Done::from(command.env("AUTHENTIK_POSTGRESQL__PASSWORD", "a password").output().unwrap()).expect(0, &[]);
+    assert!(done.stdout.contains("22 checks passed in"), "{}", done.stdout);
+    // What is there and refuses is no excuse any more.
+    args.extend(["--wait", "4s"]);
+    let mut command = smoke.command(&args);
+    let done = Done::from(command.env("AUTHENTIK_POSTGRESQL__PASSWORD", "another").output().unwrap()).expect(1, &[]);
+    assert!(done.stdout.contains("password authentication failed"), "{}", done.stdout);
+    smoke.assert_nothing_is_left();
+}
+
+#[test]
+fn the_commands_of_a_dry_run_do_the_same() {
+    let smoke = Smoke::new(Stage::of_this_repository());
+    let done = smoke.run(&["smoke", "redis", "--dry-run"]).expect(0, &[]);
+    assert_eq!(smoke.folders(), Vec::<String>::new());
+    let folder = smoke.stage.path("dry").display().to_string();
+    let script =
+        done.stdout.replace("/tmp/blumeops-smoke-dry-run", &folder).replace("podman logs", "sleep 2; podman logs");
+    let mut bash = smoke.stage.command("bash");
+    let said = run(bash.env("CONTAINERS_STORAGE_CONF", smoke.stage.path("storage.conf")).args(["-euc", &script]));
+    assert!(said.contains("Ready to accept connections"), "{said}\n{script}");
+    assert!(!smoke.stage.path("dry").exists());
+    smoke.assert_nothing_is_left();
+}
+
 #[test]
 fn a_probe_at_a_wrong_path_is_red() {
     let smoke = Smoke::new(Stage::of_this_repository());
@@ -255,7 +312,9 @@ fn no_signal_leaves_a_container() {
             smoke.run(&["smoke", "tiny", "--wait", "1s"]).expect(1, &["which a killed run has left"]);
         } else {
             assert_eq!(status.code(), Some(130));
-            assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+            // A second is meant; the machine may be busy.
+            println!("{signal}: {:?}", killed.elapsed());
+            assert!(killed.elapsed() < Duration::from_secs(4), "{:?}", killed.elapsed());
         }
         smoke.assert_nothing_is_left();
     }
@@ -301,6 +360,6 @@ fn an_archive_a_published_tag_and_an_image_of_no_manifest_are_run() {
         .stage
         .write("argocd/manifests/one/deployment.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: tiny}\n");
     let done = smoke.run(&["smoke", "tiny", "--image", "v1.0.0-nix"]).expect(0, &["no manifest uses tiny"]);
-    assert!(done.stdout.contains("5 checks passed") || done.stdout.contains("checks passed"), "{}", done.stdout);
+    assert!(done.stdout.contains("5 checks passed in"), "{}", done.stdout);
     smoke.run(&["smoke", "tiny", "--image", "nonsense"]).expect(2, &["no such file"]);
 }

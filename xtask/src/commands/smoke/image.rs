@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::Smoke;
 use crate::commands::build;
+use crate::exec::env;
 use crate::exec::run::System;
 use crate::exec::workspace::Workspace;
 use crate::model::failure::Failure;
@@ -135,7 +136,11 @@ pub(super) fn lines(smoke: &Smoke<'_>) -> Result<Vec<String>> {
     let unpack = |archive: &str| format!("gzip --decompress --stdout --force {archive} > {folder}/image.tar");
     let (from, secure) = match source(smoke)? {
         Source::Build => {
-            lines.push(unpack(&format!("\"$({})\"", nix::build(&smoke.container.expression()))));
+            // A store below a root names its paths as if it were not.
+            let root = nix::real_path("/", env::var("NIX_REMOTE").as_deref()).to_string_lossy().into_owned();
+            let root = Some(root.trim_end_matches('/')).filter(|root| !root.is_empty()).map(shell_words::quote);
+            let build = nix::build(&smoke.container.expression());
+            lines.push(unpack(&format!("{}\"$({build})\"", root.unwrap_or_default())));
             (format!("docker-archive:{folder}/image.tar"), true)
         }
         Source::Archive(path) => {

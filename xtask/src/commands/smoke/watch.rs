@@ -231,7 +231,11 @@ impl Watch<'_> {
         Ok(match Client::of_kubelet().ask(&http::Ask { url: &url, limit, headers: &headers, json: None }) {
             Ok(http::Answer { status, location, body, .. }) => {
                 let response = web::Response { status, location, body };
-                (web::judge(&Answer::default(), None, &response), web::is_busy(status))
+                let mut verdict = web::judge(&Answer::default(), None, &response);
+                if let Verdict::Bad(bad) = &mut verdict {
+                    bad.log = tail(&response.body);
+                }
+                (verdict, web::is_busy(status))
             }
             Err(why) => (Verdict::bad(web::explain(&why)), false),
         })
