@@ -105,7 +105,9 @@ impl Engine {
 
     fn podman(&self) -> Command {
         let mut podman = Command::new("podman");
-        for (flag, folder) in [("--root", "root"), ("--runroot", "run"), ("--network-config-dir", "networks")] {
+        let folders =
+            [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp"), ("--network-config-dir", "networks")];
+        for (flag, folder) in folders {
             podman.arg(flag).arg(self.folder.path().join(folder));
         }
         // What works without the right to raise limits, and with either kind of control groups.

@@ -1,6 +1,6 @@
 //! Images in a real container engine: green for ours, red with the right reason for each thing that can be wrong.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -77,6 +77,9 @@ impl Smoke {
             folder("engine-run")
         );
         std::fs::write(stage.path("storage.conf"), storage).unwrap();
+        // What engines share else, one that is reset takes from the others: they think that the machine was restarted.
+        let engine = format!("[engine]\ntmp_dir = \"{}\"\ncgroup_manager = \"cgroupfs\"\n", folder("engine-tmp"));
+        std::fs::write(stage.path("containers.conf"), engine).unwrap();
         Self { stage }
     }
 
@@ -85,9 +88,14 @@ impl Smoke {
         Self::new(Stage::of(&files))
     }
 
-    fn command(&self, args: &[&str]) -> std::process::Command {
-        let mut command = self.stage.xtask(args);
-        command.env("CONTAINERS_STORAGE_CONF", self.stage.path("storage.conf"));
+    fn command(&self, args: &[&str]) -> Command {
+        self.with_engine(self.stage.xtask(args))
+    }
+
+    fn with_engine(&self, mut command: Command) -> Command {
+        for (name, file) in [("CONTAINERS_STORAGE_CONF", "storage.conf"), ("CONTAINERS_CONF", "containers.conf")] {
+            command.env(name, self.stage.path(file));
+        }
         command
     }
 
@@ -96,8 +104,7 @@ impl Smoke {
     }
 
     fn podman(&self, args: &[&str]) -> String {
-        let mut podman = self.stage.command("podman");
-        run(podman.env("CONTAINERS_STORAGE_CONF", self.stage.path("storage.conf")).args(args))
+        run(self.with_engine(self.stage.command("podman")).args(args))
     }
 
     /// Neither container nor image nor folder of a run is left.
@@ -139,8 +146,7 @@ impl Smoke {
 
 impl Drop for Smoke {
     fn drop(&mut self) {
-        let mut podman = self.stage.command("podman");
-        podman.env("CONTAINERS_STORAGE_CONF", self.stage.path("storage.conf"));
+        let mut podman = self.with_engine(self.stage.command("podman"));
         drop(podman.args(["rm", "--all", "--force", "--time", "0"]).output());
     }
 }
@@ -183,7 +189,7 @@ fn with_its_services_all_of_authentik_is_green() {
     let database = Postgres::start_at("0.0.0.0");
     database.sql("create database authentik");
     let port = free_port().to_string();
-    let mut redis = std::process::Command::new("redis-server");
+    let mut redis = Command::new("redis-server");
     redis.args(["--port", &port, "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""]).stdout(Stdio::null());
     let _redis = Running(redis.current_dir(smoke.stage.path("")).spawn().expect("redis-server: cargo xtask setup"));
     let gateway = smoke.podman(&["network", "inspect", "podman", "--format", "{{range .Subnets}}{{.Gateway}}{{end}}"]);
@@ -216,8 +222,7 @@ fn the_commands_of_a_dry_run_do_the_same() {
     let folder = smoke.stage.path("dry").display().to_string();
     let script =
         done.stdout.replace("/tmp/blumeops-smoke-dry-run", &folder).replace("podman logs", "sleep 2; podman logs");
-    let mut bash = smoke.stage.command("bash");
-    let said = run(bash.env("CONTAINERS_STORAGE_CONF", smoke.stage.path("storage.conf")).args(["-euc", &script]));
+    let said = run(smoke.with_engine(smoke.stage.command("bash")).args(["-euc", &script]));
     assert!(said.contains("Ready to accept connections"), "{said}\n{script}");
     assert!(!smoke.stage.path("dry").exists());
     smoke.assert_nothing_is_left();
@@ -267,7 +272,7 @@ fn a_path_that_can_not_be_written_is_red() {
     let smoke = Smoke::of(REDIS, pod, &args);
     let done = smoke.run(&["smoke", "tiny"]).expect(1, &[]);
     for words in ["it ended with 1", "Can't open or create append-only dir", "user 65534 can't write it"] {
-        assert!(done.stdout.contains(words), "{words} in {}", done.stdout);
+        assert!(done.stdout.contains(words), "{words} in {}{}", done.stdout, done.stderr);
     }
 }
 
