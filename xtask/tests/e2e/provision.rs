@@ -149,6 +149,24 @@ fn a_task_that_fails_is_shown_without_its_secret() {
 }
 
 #[test]
+fn what_op_prints_is_in_no_file_but_the_one_it_is_for() {
+    let host = Host::new();
+    let json = ["indri", "--yes", "--diff", "-vv", "--format", "json"];
+    host.run(&["indri", "--check", "--diff", "-vv"], &[]).expect(0, &[]);
+    host.run(&["indri", "--yes", "--dry-run"], &[]).expect(0, &[]);
+    host.run(&json, &[]).expect(0, &[]);
+    host.run(&json, &["-e", "{complain: true}"]).expect(1, &["no good, [secret]"]);
+    host.stage.op(&format!("echo {SECRET}; echo {SECRET} >&2; exit 1"));
+    host.run(&json, &[]).expect(1, &["its output is hidden"]);
+    let mut grep = host.stage.command("grep");
+    grep.args(["--recursive", "--files-with-matches", "--fixed-strings", "--text", SECRET]);
+    let files = Done::from(grep.arg(host.stage.path("")).output().unwrap()).stdout;
+    let own = ["host/web.conf", "shadow/op"].map(|file| host.stage.path(file).display().to_string());
+    let others: Vec<&str> = files.lines().filter(|file| !own.iter().any(|own| own == file)).collect();
+    assert!(others.is_empty() && files.contains("host/web.conf"), "{files}");
+}
+
+#[test]
 fn what_is_wrong_is_said_before_anything_is_done() {
     let host = Host::new();
     host.run(&["indry", "--check"], &[]).expect(1, &["no host indry", "did you mean `indri`?"]);

@@ -53,6 +53,55 @@ fn a_workflow_run_shows_annotations_and_a_summary() {
     assert!(summary.contains("| app-revision | `argocd/apps/dex.yaml:11:21` |"), "{summary}");
 }
 
+/// A verification in CI: a document that readers of JUnit take, and the points in the summary of the step.
+#[test]
+fn a_verification_is_shown_in_a_workflow() {
+    let health = crate::health::Health::new();
+    for (deployments, code) in [(None, 0), (Some("{\"items\": []}"), 1)] {
+        if let Some(deployments) = deployments {
+            health.answer("deployments.apps", deployments);
+        }
+        let mut command = health.command(&["verify", "one", "--services", "runner", "--format", "junit"]);
+        let summary = health.stage.path(&format!("summary-{code}.md"));
+        let done = Done::from(command.env("GITHUB_STEP_SUMMARY", &summary).output().unwrap()).expect(code, &[]);
+        let file = health.stage.path("verify.xml");
+        std::fs::write(&file, &done.stdout).unwrap();
+        run(Command::new("xmllint").args(["--noout", "--schema", &schema("junit-10.xsd")]).arg(&file));
+        assert_eq!(done.stdout.contains("<failure"), code == 1, "{}", done.stdout);
+        let summary = std::fs::read_to_string(summary).unwrap();
+        let tick = if code == 0 { "x" } else { " " };
+        assert!(summary.contains(&format!("- [{tick}] **3. Pods running and ready**")), "{summary}");
+    }
+    let workflow = Stage::of_this_repository().read(".forgejo/workflows/verify.yaml");
+    assert!(workflow.contains("on: workflow_dispatch") && workflow.contains("cargo xtask verify authentik"));
+}
+
+/// A disk without room takes the evidence, not the verdict.
+#[test]
+fn what_cannot_be_kept_is_shown_all_the_same() {
+    let health = crate::health::Health::new();
+    let program = health.command(&[]).get_program().to_str().unwrap().to_owned();
+    let mut command = health.stage.command("sh");
+    // No file may grow: what a full disk says of a write, this says too.
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" verify one --services runner --record=evidence.md 2>&1";
+    command.args(["-c", script, &program]).env("ANSWERS", health.stage.path("answers"));
+    // Where the stand-ins would write down how they were called.
+    health.stage.program(
+        "ssh",
+        "printf '@@ systemd runner.service\\nLoadState=loaded\\nActiveState=active\\nSubState=running\\n@@ end -\\n'",
+    );
+    health.stage.program(
+        "kubectl",
+        "for word in \"$@\"; do [ -f \"$ANSWERS/$word\" ] && exec cat \"$ANSWERS/$word\"; done; echo '{\"items\": []}'",
+    );
+    let done = Done::from(command.env("PATH", health.stage.shadowed_path()).output().unwrap());
+    assert_eq!(done.code, Some(2), "{}", done.stdout);
+    for words in ["the evidence is not kept", "✓ 3. Pods running and ready", "points passed"] {
+        assert!(done.stdout.contains(words), "no «{words}» in {}", done.stdout);
+    }
+    assert!(!health.stage.clone_folder().join("evidence.md").exists());
+}
+
 /// The keys of a value, each with the path to it; the items of a list are one.
 fn keys(value: &Value, path: &str, found: &mut std::collections::BTreeSet<String>) {
     match value {

@@ -257,7 +257,9 @@ fn connect(system: &System, host: &Host, asks: &[Ask], limit: Duration) -> Resul
     let invocation = if host.local { ssh::here(limit, &words) } else { ssh::run(host, None, limit, &words) };
     match system.output(&invocation) {
         Ok(output) if output.code == Some(255) && !host.local => {
-            Err(format!("ssh: {}", tail(&output.stderr).last().map_or("it gave no reason", String::as_str)))
+            let said = tail(&output.stderr);
+            let said = said.last().map_or("it gave no reason", String::as_str);
+            Err(format!("ssh: {}", said.trim_start_matches("ssh: ")))
         }
         Ok(output) => Ok(output.stdout),
         Err(error) => Err(error.to_string()),
