@@ -117,9 +117,7 @@ fn role_secret(world: &World, findings: &mut Vec<Finding>) {
                 continue;
             };
             let wanted = secret.text().unwrap_or_default();
-            let targets = |object: &&Object| {
-                object.at(&["spec", "target", "name"]).and_then(Ref::text).unwrap_or(&object.name) == wanted
-            };
+            let targets = |object: &&Object| object.secret_name() == wanted;
             let Some(source) = world.beside(app, cluster, "ExternalSecret").find(targets) else {
                 if world.beside(app, cluster, "ExternalSecret").next().is_some() {
                     let message = format!("nothing produces Secret {wanted}, the password of {name}");

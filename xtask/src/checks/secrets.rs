@@ -59,11 +59,6 @@ pub(crate) const RULES: &[Rule] = &[
     },
 ];
 
-/// The Secret that an ExternalSecret makes.
-fn target(object: &Object) -> &str {
-    object.at(&["spec", "target", "name"]).and_then(Ref::text).unwrap_or(&object.name)
-}
-
 /// The keys of that Secret; nothing where they are only known to the store.
 fn produced(object: &Object) -> Option<BTreeSet<String>> {
     if object.at(&["spec", "dataFrom"]).is_some()
@@ -84,7 +79,7 @@ fn produced(object: &Object) -> Option<BTreeSet<String>> {
 }
 
 fn producer<'a>(world: &'a World, app: &'a App, beside: &'a Object, name: &str) -> Option<&'a Object> {
-    world.beside(app, beside, "ExternalSecret").find(|object| target(object) == name)
+    world.beside(app, beside, "ExternalSecret").find(|object| object.secret_name() == name)
 }
 
 /// Everything in a pod that names a Secret: the name, a key of it where one is meant, and whether it may be absent.
@@ -123,7 +118,7 @@ fn used(object: &Object) -> Vec<(Ref<'_>, Option<Ref<'_>>, bool)> {
 
 fn missing(world: &World, findings: &mut Vec<Finding>) {
     for (app, object) in world.closed() {
-        let targets: Vec<&str> = world.beside(app, object, "ExternalSecret").map(target).collect();
+        let targets: Vec<&str> = world.beside(app, object, "ExternalSecret").map(Object::secret_name).collect();
         // Where no ExternalSecret is at work, Secrets come by another way.
         for (name, _, optional) in used(object).into_iter().filter(|_| !targets.is_empty()) {
             let text = name.text().unwrap_or_default();
@@ -162,7 +157,7 @@ fn key(world: &World, findings: &mut Vec<Finding>) {
             let Some(keys) = produced(secret) else { continue };
             let text = key.text().unwrap_or_default();
             if !keys.contains(text) {
-                let message = format!("Secret {} has no key {text}", target(secret));
+                let message = format!("Secret {} has no key {text}", secret.secret_name());
                 let finding =
                     Finding::error("secret-key", message).at(key.place()).also(secret.place(), "produced here");
                 findings.push(finding.did_you_mean(text, keys.iter().map(String::as_str)));
@@ -217,7 +212,7 @@ fn template(world: &World, findings: &mut Vec<Finding>) {
 
 fn unused(world: &World, findings: &mut Vec<Finding>) {
     for (app, secret) in world.closed().filter(|(_, object)| object.kind == "ExternalSecret") {
-        let name = target(secret);
+        let name = secret.secret_name();
         let mut used = false;
         for (other, object) in world.objects() {
             if other.cluster == app.cluster && object.namespace == secret.namespace && object.kind != "ExternalSecret" {

@@ -126,7 +126,7 @@ impl Graph {
     }
 
     fn secret(&mut self, object: &Object) {
-        let target = object.at(&["spec", "target", "name"]).and_then(Ref::text).unwrap_or(&object.name);
+        let target = object.secret_name();
         let secret = self.node(Layer::Image, &format!("Secret {target}"));
         let items = |key: &str| object.at(&["spec", key]).map_or_else(Vec::new, Ref::items).into_iter();
         let one = items("data").filter_map(|item| Some((item.text_at(&["remoteRef", "key"])?, item)));
@@ -206,7 +206,7 @@ fn logs_in(app: &App, workload: &Object, database: &str) -> bool {
     let own = own.filter_map(|env| Some((env.text_at(&["name"])?, env.text_at(&["value"])?)));
     let taken = secrets(workload);
     let sources = app.objects.iter().filter(|object| {
-        let target = object.at(&["spec", "target", "name"]).and_then(Ref::text).unwrap_or(&object.name);
+        let target = object.secret_name();
         object.kind == "ExternalSecret" && taken.iter().any(|(name, _)| *name == target)
     });
     let templates = sources.filter_map(|object| object.at(&["spec", "target", "template", "data"]));

@@ -298,9 +298,7 @@ impl Reader<'_> {
             };
             return entries(map.at(&["data"])).into_iter().map(|(key, text)| (key, Value::Written(text))).collect();
         }
-        let target = |object: &&Object| object.at(&["spec", "target", "name"]).and_then(Ref::text) == Some(name);
-        let own = |object: &&Object| object.name == name && object.at(&["spec", "target", "name"]).is_none();
-        let made = beside("ExternalSecret").find(|object| target(object) || own(object));
+        let made = beside("ExternalSecret").find(|object| object.secret_name() == name);
         if let Some(made) = made {
             // A template's plain text is no secret: it is written in the repository.
             let template = entries(made.at(&["spec", "target", "template", "data"]));

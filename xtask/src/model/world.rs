@@ -124,6 +124,11 @@ impl Object {
         self.at(&["metadata", "name"]).unwrap_or(self.root()).place()
     }
 
+    /// The Secret that an `ExternalSecret` makes.
+    pub(crate) fn secret_name(&self) -> &str {
+        self.at(&["spec", "target", "name"]).and_then(Ref::text).unwrap_or(&self.name)
+    }
+
     /// The pod that a workload runs, with its labels one level up.
     pub(crate) fn pod_template(&self) -> Option<Ref<'_>> {
         match self.kind.as_str() {

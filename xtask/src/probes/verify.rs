@@ -162,7 +162,7 @@ fn database(world: &World, object: &Object) -> Option<Database> {
     let (_, database) = value(&["NAME", "DATABASE"])?;
     let (_, user) = value(&["USER", "USERNAME"])?;
     let (key, _) = value(&["PASSWORD", "PASS"])?;
-    let secret = object.at(&["spec", "target", "name"]).and_then(Ref::text).unwrap_or(&object.name);
+    let secret = object.secret_name();
     let owns = |(_, own): &(&App, &Object)| {
         is_cnpg(own, "Database") && own.at(&["spec", "name"]).and_then(Ref::text) == Some(database)
     };

@@ -66,15 +66,10 @@ fn content(sides: (Side<'_>, Side<'_>), kind: &'static str, name: &str) -> Optio
     let all = sides.0.objects.iter().chain(sides.1.objects);
     let mut candidates = all.filter_map(|object| match object.kind.as_str() {
         own if own == kind && object.name == name => Some(plain(object)),
-        "ExternalSecret" if kind == "Secret" && target(object) == name => fetched(object),
+        "ExternalSecret" if kind == "Secret" && object.secret_name() == name => fetched(object),
         _ => None,
     });
     candidates.next()
-}
-
-/// The Secret that an `ExternalSecret` makes.
-pub(super) fn target(object: &Object) -> &str {
-    object.at(&["spec", "target", "name"]).and_then(Ref::text).unwrap_or(&object.name)
 }
 
 fn plain(object: &Object) -> BTreeMap<String, Value> {

@@ -43,7 +43,7 @@ pub(super) fn add_rest(sheet: &mut Sheet, side: Side<'_>) {
 /// An `ExternalSecret` is the Secret that it makes.
 fn identity(object: &Object) -> (&str, &str) {
     match object.kind.as_str() {
-        "ExternalSecret" => ("Secret", env::target(object)),
+        "ExternalSecret" => ("Secret", object.secret_name()),
         kind => (kind, &object.name),
     }
 }
