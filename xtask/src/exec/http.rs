@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use ureq::http::{Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, RequestBuilder};
 
 use super::signal;
 use crate::model::failure::Failure;
@@ -61,50 +62,42 @@ impl Client {
     /// # Errors
     /// The server could not be reached, or a signal came.
     pub(crate) fn get(&self, request: &Request<'_>) -> Result<Response<Body>> {
-        let mut delay = Duration::from_millis(400);
-        for last in (0..TRIES).map(|n| n + 1 == TRIES) {
-            let mut builder = self.agent.get(request.url).header(header::ACCEPT, request.accept);
-            if let Some(authorization) = request.authorization {
-                builder = builder.header(header::AUTHORIZATION, authorization);
-            }
-            match signal::wait_for(move || builder.call())? {
-                Ok(response) if last || !busy(response.status().as_u16()) => return Ok(response),
-                Ok(response) => signal::sleep(server_delay(&response).unwrap_or(delay))?,
-                Err(error) if last || !request.patient => {
-                    return Err(Failure::environment(format!("can't reach {}: {error}", request.url)).into());
-                }
-                Err(_) => signal::sleep(delay)?,
-            }
-            delay *= 2;
-        }
-        Err(Failure::environment(format!("can't reach {}", request.url)).into())
+        let Request { url, accept, authorization, patient } = *request;
+        tried((url, patient), || authorized(self.agent.get(url).header(header::ACCEPT, accept), authorization))
     }
-}
 
-impl Client {
     /// DELETE, which may be made again: what is gone stays gone.
     ///
     /// # Errors
     /// As [`Self::get`].
     pub(crate) fn delete(&self, url: &str, authorization: Option<&str>) -> Result<Response<Body>> {
-        let mut delay = Duration::from_millis(400);
-        for last in (0..TRIES).map(|n| n + 1 == TRIES) {
-            let mut builder = self.agent.delete(url);
-            if let Some(authorization) = authorization {
-                builder = builder.header(header::AUTHORIZATION, authorization);
-            }
-            match builder.call() {
-                Ok(response) if last || !busy(response.status().as_u16()) => return Ok(response),
-                Ok(response) => signal::sleep(server_delay(&response).unwrap_or(delay))?,
-                Err(error) if last => {
-                    return Err(Failure::environment(format!("can't reach {url}: {error}")).into());
-                }
-                Err(_) => signal::sleep(delay)?,
-            }
-            delay *= 2;
-        }
-        Err(Failure::environment(format!("can't reach {url}")).into())
+        tried((url, true), || authorized(self.agent.delete(url), authorization))
     }
+}
+
+fn authorized(builder: RequestBuilder<WithoutBody>, authorization: Option<&str>) -> RequestBuilder<WithoutBody> {
+    match authorization {
+        Some(authorization) => builder.header(header::AUTHORIZATION, authorization),
+        None => builder,
+    }
+}
+
+/// Makes a request until there is an answer, but not through a signal.
+fn tried((url, patient): (&str, bool), request: impl Fn() -> RequestBuilder<WithoutBody>) -> Result<Response<Body>> {
+    let mut delay = Duration::from_millis(400);
+    for last in (0..TRIES).map(|n| n + 1 == TRIES) {
+        let builder = request();
+        match signal::wait_for(move || builder.call())? {
+            Ok(response) if last || !busy(response.status().as_u16()) => return Ok(response),
+            Ok(response) => signal::sleep(server_delay(&response).unwrap_or(delay))?,
+            Err(error) if last || !patient => {
+                return Err(Failure::environment(format!("can't reach {url}: {error}")).into());
+            }
+            Err(_) => signal::sleep(delay)?,
+        }
+        delay *= 2;
+    }
+    Err(Failure::environment(format!("can't reach {url}")).into())
 }
 
 /// How much of an answer is read.
