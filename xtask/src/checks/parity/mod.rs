@@ -5,7 +5,6 @@ mod env;
 mod objects;
 mod pairs;
 mod pod;
-mod quantity;
 #[cfg(test)]
 mod tests;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{COMMAND, POD, PORT, PROBE, RESOURCES, SECURITY, Sheet, Side, VOLUME, WORKLOAD, env, pairs, quantity};
+use super::{COMMAND, POD, PORT, PROBE, RESOURCES, SECURITY, Sheet, Side, VOLUME, WORKLOAD, env, pairs};
+use crate::model::quantity;
 use crate::model::source::Place;
 use crate::model::world::{Object, Ref};
 
