@@ -121,15 +121,21 @@ pub(crate) fn push(cx: &Context, registry: &Registry, repository: &str, tag: &st
     Ok(manifest)
 }
 
+/// Writes an archive without its compression.
+pub(super) fn unpack(archive: &str, into: &mut std::fs::File) -> Result<()> {
+    let unreadable = |why: String| Failure::refused(format!("{archive}: {why}"));
+    let packed = std::fs::File::open(archive).map_err(|error| unreadable(error.to_string()))?;
+    let mut plain = archive::plain(std::io::BufReader::new(packed)).map_err(unreadable)?;
+    std::io::copy(&mut plain, into).with_context(|| format!("unpacking {archive}"))?;
+    Ok(())
+}
+
 /// The archive as skopeo gets it: not compressed, because skopeo 1.9 misreads gzip and newer ones would unpack it just
 /// the same. The file has no name, so that nothing is left however we end.
 #[cfg(target_os = "linux")]
 fn unpacked(archive: &str) -> Result<(std::fs::File, String)> {
-    let unreadable = |why: String| Failure::refused(format!("{archive}: {why}"));
-    let packed = std::fs::File::open(archive).map_err(|error| unreadable(error.to_string()))?;
-    let mut plain = archive::plain(std::io::BufReader::new(packed)).map_err(unreadable)?;
     let mut file = tempfile::tempfile().context("no room to unpack the image")?;
-    std::io::copy(&mut plain, &mut file).context("unpacking the image")?;
+    unpack(archive, &mut file)?;
     let path = own_descriptor(&file);
     Ok((file, path))
 }

@@ -36,12 +36,12 @@ pub(crate) fn file_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.filter(|most| *most < ASKED)
 }
 
-/// Text that nobody can guess.
+/// Text that nobody can guess: 256 bits in hexadecimal.
 ///
 /// # Errors
 /// The kernel gives none.
 pub(crate) fn random() -> std::io::Result<String> {
-    let mut bytes = [0; 20];
+    let mut bytes = [0; 32];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }

@@ -102,9 +102,7 @@ impl Registry {
         let bytes = body(&mut response, &path)?;
         let raw: RawHolding = serde_json::from_slice(&bytes)
             .map_err(|error| Failure::environment(format!("{}{path}: not a manifest: {error}", self.endpoint)))?;
-        let read = |named: Named| {
-            named.digest.parse().map_err(|why| Failure::environment(format!("{}{path}: {why}", self.endpoint)))
-        };
+        let read = |named: Named| self.read(&named, &path);
         Ok(Some(Holding {
             config: raw.config.map(read).transpose()?,
             children: raw.manifests.into_iter().map(read).collect::<Result<_, _>>()?,
@@ -117,9 +115,12 @@ impl Registry {
         let path = format!("/v2/{repository}/referrers/{digest}");
         let Some(mut response) = self.get(&path, "application/vnd.oci.image.index.v1+json")? else { return Ok(None) };
         let index: RawHolding = json(&mut response, &path)?;
-        let read = |named: Named| {
-            named.digest.parse().map_err(|why| Failure::environment(format!("{}{path}: {why}", self.endpoint)).into())
-        };
-        index.manifests.into_iter().map(read).collect::<Result<_>>().map(Some)
+        index.manifests.iter().map(|named| self.read(named, &path)).collect::<Result<_>>().map(Some)
+    }
+
+    /// The digest that the answer to `path` names.
+    fn read(&self, named: &Named, path: &str) -> Result<Digest> {
+        let what = |why| Failure::environment(format!("{}{path}: {why}", self.endpoint));
+        Ok(named.digest.parse().map_err(what)?)
     }
 }

@@ -1,6 +1,5 @@
 //! A real Kubernetes of one node: etcd, API server, controllers, scheduler, kubelet, proxy, containerd, DNS.
 
-use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -9,6 +8,7 @@ use base64::Engine as _;
 use super::enclosure::{self, RINGTAIL};
 use super::pki::{self, Authority};
 use crate::commands::Context;
+use crate::exec::process;
 use crate::exec::service::Service;
 use crate::exec::signal;
 use crate::exec::workspace::Workspace;
@@ -115,9 +115,7 @@ fn write_files(ws: &Workspace, authority: &Authority, layout: &Layout<'_>, wante
 
 /// 256 bits of the system's randomness, in hexadecimal.
 pub(super) fn token() -> Result<String> {
-    let mut bytes = [0u8; 32];
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("no randomness")?;
-    Ok(Digest::of(&bytes).as_str()["sha256:".len()..].to_owned())
+    process::random().context("no randomness")
 }
 
 /// The image of pause containers: catatonit, which is one static file, and nothing else.
