@@ -7,15 +7,16 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Context;
+use super::publish::image::Image;
 use crate::exec::{env, fs, parallel};
 use crate::model::digest::Digest;
 use crate::model::failure::Failure;
 use crate::model::name::ContainerName;
 use crate::model::repo::Container;
 use crate::model::tag::BuildKind;
-use crate::report::{Outcome, bytes, findings};
+use crate::report::{Outcome, Stage, bytes, findings};
 use crate::tools::archive::{self, Contents};
-use crate::tools::nix;
+use crate::tools::{Invocation, nix};
 
 /// Two builds at once keep the machine busy; Nix itself uses the rest of the cores.
 const AT_ONCE: usize = 2;
@@ -83,8 +84,30 @@ pub(crate) fn commands(cx: &Context, lines: impl Iterator<Item = String>) -> Out
     Outcome::ok(lines.join("\n"), json!({"dry_run": true, "commands": lines}))
 }
 
-/// Builds one container; what is built already costs an evaluation.
+/// Builds the archive of one container; what is built already costs an evaluation.
 pub(crate) fn build(cx: &Context, container: &Container) -> Result<Built> {
+    let stage = cx.report.stage("build");
+    build_as(cx, container, &nix::build(&container.expression()), stage, |store_path| inspect(cx, store_path))
+}
+
+/// Builds what there is to push of one container.
+pub(crate) fn to_push(cx: &Context, container: &Container) -> Result<Image> {
+    let invocation = nix::build_to_push(&cx.path(&container.expression()));
+    if let Some(image) = build_as(cx, container, &invocation, cx.report.stage("build"), Image::read)? {
+        return Ok(image);
+    }
+    let archive = nix::build(&container.expression());
+    let image = build_as(cx, container, &archive, cx.report.stage("archive"), Image::read)?;
+    image.ok_or_else(|| Failure::refused(format!("{}: nix-build left no archive", container.name)).into())
+}
+
+fn build_as<T>(
+    cx: &Context,
+    container: &Container,
+    invocation: &Invocation,
+    mut stage: Stage<'_>,
+    read: impl Fn(&str) -> Result<T>,
+) -> Result<T> {
     if !container.kinds.contains(&BuildKind::Nix) {
         return Err(Failure::refused(format!(
             "{} has no default.nix: only Nix builds are made here",
@@ -92,11 +115,9 @@ pub(crate) fn build(cx: &Context, container: &Container) -> Result<Built> {
         ))
         .into());
     }
-    let mut stage = cx.report.stage("build");
     stage.update(&format!("{}: evaluating", container.name));
-    let invocation = nix::build(&container.expression());
     let mut log = String::new();
-    let output = cx.system.stream(&invocation, &mut |line| {
+    let output = cx.system.stream(invocation, &mut |line| {
         log.push_str(line);
         log.push('\n');
         if let Some(progress) = nix::parse_progress(line) {
@@ -112,15 +133,15 @@ pub(crate) fn build(cx: &Context, container: &Container) -> Result<Built> {
         };
         return Err(cx
             .system
-            .failed(&invocation, &output, &what)
+            .failed(invocation, &output, &what)
             .left("nothing was tagged, pushed or changed")
             .next(format!("the whole log is {}", log_file.display()))
             .into());
     }
     let store_path = nix::parse_store_path(&output.stdout)
         .ok_or_else(|| Failure::refused(format!("{}: nix-build named no store path", container.name)))?;
-    let built = inspect(cx, store_path)?;
-    stage.done(&format!("{} {}", container.name, built.store_path));
+    let built = read(store_path)?;
+    stage.done(&format!("{} {store_path}", container.name));
     Ok(built)
 }
 

@@ -1,20 +1,24 @@
 //! What the CI runner does for a pushed tag: build, push, read back.
 
-use std::io::{Seek as _, Write as _};
+pub(crate) mod image;
+mod known;
+mod push;
+mod sender;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use super::Context;
-use super::build::{self, Built};
+use super::build;
 use crate::exec::{env, fs};
 use crate::model::failure::Failure;
 use crate::model::finding::Finding;
 use crate::model::repo::Container;
 use crate::model::tag::{BuildKind, GitTag, ImageTag};
-use crate::registry::{Manifest, Registry};
+use crate::registry::Registry;
 use crate::report::Outcome;
-use crate::tools::{Invocation, archive, git, nix, skopeo};
+use crate::tools::{git, nix, skopeo};
+pub(crate) use push::{Pushed, push};
 
 /// Build and push the image of a git tag, as CI does
 #[derive(clap::Args, Debug)]
@@ -35,20 +39,21 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     if args.dry_run {
         return Ok(build::commands(cx, command_lines(container, &registry, &repository, &image_tag).into_iter()));
     }
-    Context::preflight(&["git", "nix-build", "nix-store", "skopeo"])?;
+    Context::preflight(&["git", "nix-build"])?;
     check_head(cx, container, &args.tag)?;
-    let built = build::build(cx, container)?;
-    let manifest = push(cx, &registry, &repository, &image_tag, &built)?;
+    let built = build::to_push(cx, container)?;
+    let pushed = push(cx, &registry, &repository, &image_tag, &built)?;
     let image = format!("{}:{image_tag}", cx.home()?.image(&container.name));
-    outputs(&image, &manifest, &built)?;
+    outputs(&image, &pushed, built.layers.len())?;
+    let Pushed { manifest, image_id, sent } = pushed;
     let human = format!("{image}@{}", manifest.digest);
     Ok(Outcome::ok(
         human,
-        json!({"image": image, "digest": manifest.digest.as_str(), "image_id": built.contents.image_id, "store_path": built.store_path}),
+        json!({"image": image, "digest": manifest.digest.as_str(), "image_id": image_id.as_str(), "store_path": built.store_path, "sent": sent}),
     ))
 }
 
-/// The commands that publishing comes to.
+/// The commands that publishing comes to. What is sent layer by layer is shown as other programs send the whole.
 pub(crate) fn command_lines(
     container: &Container,
     registry: &Registry,
@@ -89,101 +94,12 @@ fn check_head(cx: &Context, container: &Container, tag: &GitTag) -> Result<()> {
     if findings.is_empty() { Ok(()) } else { Err(Failure::of_findings("nothing was published", findings).into()) }
 }
 
-/// Pushes what was built and reads it back. A tag that names the same image is left alone, a tag that
-/// names another one is never moved.
-pub(crate) fn push(cx: &Context, registry: &Registry, repository: &str, tag: &str, built: &Built) -> Result<Manifest> {
-    let stage = cx.report.stage("push");
-    let same =
-        |manifest: &Manifest| manifest.config.as_ref().is_some_and(|config| config.as_str() == built.contents.image_id);
-    if let Some(manifest) = registry.manifest(repository, tag)? {
-        if same(&manifest) {
-            stage.skipped(&format!("{repository}:{tag} is in the registry already"));
-            return Ok(manifest);
-        }
-        let failure = Failure::refused(format!(
-            "{repository}:{tag} exists and is another image ({}), so it was not overwritten",
-            manifest.digest
-        ));
-        return Err(failure
-            .left(format!("what was built is {}", built.store_path))
-            .next("release the next version")
-            .into());
-    }
-    let (_open, archive) = unpacked(&built.file)?;
-    run_with_credentials(cx, registry, skopeo::push(&archive, &registry.endpoint, repository, tag))?;
-    let manifest = registry.manifest(repository, tag)?.filter(same);
-    let manifest = manifest.ok_or_else(|| {
-        Failure::refused(format!(
-            "{repository}:{tag} is not what was pushed when read back: somebody else pushed it, or the registry lies"
-        ))
-    })?;
-    stage.done(&format!("{repository}:{tag} {}", manifest.digest.short()));
-    Ok(manifest)
-}
-
-/// Writes an archive without its compression.
-pub(super) fn unpack(archive: &str, into: &mut std::fs::File) -> Result<()> {
-    let unreadable = |why: String| Failure::refused(format!("{archive}: {why}"));
-    let packed = std::fs::File::open(archive).map_err(|error| unreadable(error.to_string()))?;
-    let mut plain = archive::plain(std::io::BufReader::new(packed)).map_err(unreadable)?;
-    std::io::copy(&mut plain, into).with_context(|| format!("unpacking {archive}"))?;
-    Ok(())
-}
-
-/// The archive as skopeo gets it: not compressed, because skopeo 1.9 misreads gzip and newer ones would unpack it just
-/// the same. The file has no name, so that nothing is left however we end.
-#[cfg(target_os = "linux")]
-fn unpacked(archive: &str) -> Result<(std::fs::File, String)> {
-    let mut file = tempfile::tempfile().context("no room to unpack the image")?;
-    unpack(archive, &mut file)?;
-    let path = own_descriptor(&file);
-    Ok((file, path))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn unpacked(archive: &str) -> Result<(std::fs::File, String)> {
-    Ok((std::fs::File::open(archive)?, archive.to_owned()))
-}
-
-/// The name that a child opens to read what we hold open.
-fn own_descriptor(file: &std::fs::File) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(file))
-}
-
-/// Credentials reach skopeo as a file that exists in memory only: not in argv, not on disk.
-fn run_with_credentials(cx: &Context, registry: &Registry, mut invocation: Invocation) -> Result<()> {
-    let mut _memory = None;
-    if let Some(credentials) = registry.credentials() {
-        let mut file = memory_file()?;
-        file.write_all(credentials.auth_file(&registry.endpoint.authority).as_bytes())?;
-        file.rewind()?;
-        // skopeo takes flags behind the image names as well.
-        invocation.private_args = vec!["--dest-authfile".to_owned(), own_descriptor(&file)];
-        _memory = Some(file);
-    }
-    cx.system.stdout(&invocation, "pushing the image").map(drop)
-}
-
-#[cfg(target_os = "linux")]
-fn memory_file() -> Result<std::fs::File> {
-    let descriptor = rustix::fs::memfd_create("registry-credentials", rustix::fs::MemfdFlags::CLOEXEC)?;
-    Ok(descriptor.into())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn memory_file() -> Result<std::fs::File> {
-    Err(Failure::environment("credentials from the environment can be handed to skopeo on Linux only")
-        .next("run `skopeo login` and unset them")
-        .into())
-}
-
 /// Step outputs and step summary, where CI asks for them.
-fn outputs(image: &str, manifest: &Manifest, built: &Built) -> Result<()> {
+fn outputs(image: &str, Pushed { manifest, .. }: &Pushed, layers: usize) -> Result<()> {
     if let Some(file) = env::var("GITHUB_OUTPUT") {
         fs::append(file.as_ref(), &format!("image={image}\ndigest={}\n", manifest.digest))?;
     }
     if let Some(file) = env::var("GITHUB_STEP_SUMMARY") {
-        let layers = built.contents.layers;
         fs::append(
             file.as_ref(),
             &format!(

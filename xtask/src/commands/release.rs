@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use super::build::{self, Built};
+use super::build;
+use super::publish::image::Image;
 use super::{Context, pin, publish};
 use crate::checks::{image, release::Choice};
 use crate::exec::lock;
@@ -75,7 +76,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let container = cx.container(&args.name)?;
     let mut programs = vec!["git"];
     programs.extend((!args.dry_run).then_some("nix-instantiate"));
-    programs.extend((args.here && !args.dry_run).then_some(["nix-build", "nix-store", "skopeo"]).into_iter().flatten());
+    programs.extend((args.here && !args.dry_run).then_some("nix-build"));
     Context::preflight(&programs)?;
     let _lock = if args.dry_run { None } else { Some(one_at_a_time(cx, &args.name)?) };
     let home = cx.home()?;
@@ -186,12 +187,12 @@ impl Release<'_> {
     }
 
     /// Before the tag: an image that can't be built leaves no tag behind.
-    fn build_here(&self) -> Result<Option<Built>> {
+    fn build_here(&self) -> Result<Option<Image>> {
         let wanted = self.args.here && !self.facts.in_registry.contains(&self.image_tag);
-        wanted.then(|| build::build(self.cx, self.container)).transpose()
+        wanted.then(|| build::to_push(self.cx, self.container)).transpose()
     }
 
-    fn image_in_registry(&self, built: Option<Built>) -> Result<Manifest> {
+    fn image_in_registry(&self, built: Option<Image>) -> Result<Manifest> {
         if let Some(manifest) = self.registry.manifest(&self.repository, &self.image_tag)? {
             self.cx
                 .report
@@ -200,7 +201,10 @@ impl Release<'_> {
             return Ok(manifest);
         }
         match built {
-            Some(built) => publish::push(self.cx, &self.registry, &self.repository, &self.image_tag, &built),
+            Some(built) => {
+                let pushed = publish::push(self.cx, &self.registry, &self.repository, &self.image_tag, &built);
+                pushed.map(|pushed| pushed.manifest)
+            }
             None => wait::for_image(self),
         }
     }

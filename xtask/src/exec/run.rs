@@ -185,7 +185,7 @@ impl System {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(super) fn expression(&self, invocation: &Invocation) -> Result<duct::Expression> {
         let program = find(&invocation.program).ok_or_else(|| catalog::missing(&invocation.program))?;
-        let args = invocation.args.iter().chain(&invocation.private_args);
+        let args = &invocation.args;
         let mut expression = duct::cmd(program, args).stdin_null().unchecked();
         expression = expression.dir(invocation.folder.as_ref().unwrap_or(&self.root)).before_spawn(|command| {
             command.process_group(0);

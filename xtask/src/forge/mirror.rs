@@ -31,9 +31,8 @@ impl Forge {
     /// The forge can't be asked, or gives no answer that can be read.
     pub(crate) fn repository(&self, owner: &str, name: &str) -> Result<Option<Repository>> {
         let url = format!("{}/api/v1/repos/{owner}/{name}", self.endpoint);
-        let request =
-            Request { url: &url, accept: "application/json", authorization: self.token.as_deref(), patient: true };
-        let mut response = self.client.get(&request)?;
+        let request = Request::get(&url, "application/json").authorized(self.token.as_deref());
+        let mut response = self.client.send(&request)?;
         match response.status().as_u16() {
             404 => Ok(None),
             200 => {

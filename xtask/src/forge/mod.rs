@@ -8,7 +8,7 @@ pub(crate) mod mirror;
 use anyhow::Result;
 use serde::Deserialize;
 
-use crate::exec::http::{Client, Request};
+use crate::exec::http::{Client, Patience, Request};
 use crate::exec::run::tail;
 use crate::exec::{env, signal};
 use crate::model::config::{Endpoint, Forge as Config};
@@ -133,13 +133,8 @@ impl Forge {
     /// The body of a 200, nothing for any other answer: a forge that is down must not end a wait.
     fn get(&self, path: &str) -> Result<Option<String>> {
         let url = format!("{}{path}", self.endpoint);
-        let request = Request {
-            url: &url,
-            accept: "application/json, text/plain",
-            authorization: self.token.as_deref(),
-            patient: false,
-        };
-        match self.client.get(&request) {
+        let request = Request::get(&url, "application/json, text/plain").authorized(self.token.as_deref());
+        match self.client.send(&request.patience(Patience::AtOnce)) {
             Ok(mut response) if response.status() == 200 => Ok(response.body_mut().read_to_string().ok()),
             _ if signal::interrupted() => Err(signal::failure().into()),
             _ => Ok(None),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::Digest as _;
+
 /// `sha256:` and 64 lower-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Digest(String);
@@ -10,7 +12,6 @@ pub(crate) struct Digest(String);
 impl Digest {
     /// The digest of `bytes`.
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        use sha2::Digest as _;
         Self(format!("sha256:{:x}", sha2::Sha256::digest(bytes)))
     }
 
@@ -21,6 +22,20 @@ impl Digest {
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Digests what comes in pieces.
+#[derive(Clone, Default)]
+pub(crate) struct Hasher(sha2::Sha256);
+
+impl Hasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn digest(self) -> Digest {
+        Digest(format!("sha256:{:x}", self.0.finalize()))
     }
 }
 

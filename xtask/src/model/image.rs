@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::digest::Digest;
 use super::name::ContainerName;
 
 /// Host and namespace under which our images are named: `registry.ops.eblu.me/blumeops`.
@@ -92,6 +93,48 @@ pub(crate) struct ImageConfig {
     pub(crate) config: RunConfig,
 }
 
+/// A layer as an image's configuration names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedLayer {
+    /// The digest of its bytes, uncompressed.
+    pub(crate) diff_id: Digest,
+    /// What whoever made it says of it; may be empty.
+    pub(crate) comment: String,
+}
+
+/// The layers of a configuration, lowest first.
+///
+/// # Errors
+/// What is malformed, as a fragment.
+pub(crate) fn layers(config: &[u8]) -> Result<Vec<NamedLayer>, String> {
+    #[derive(Deserialize)]
+    struct Config {
+        rootfs: Root,
+        #[serde(default)]
+        history: Vec<History>,
+    }
+    #[derive(Deserialize)]
+    struct Root {
+        diff_ids: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct History {
+        #[serde(default)]
+        comment: String,
+        #[serde(default)]
+        empty_layer: bool,
+    }
+    let config: Config = serde_json::from_slice(config).map_err(|error| format!("not a configuration: {error}"))?;
+    let comments: Vec<String> =
+        config.history.into_iter().filter(|entry| !entry.empty_layer).map(|entry| entry.comment).collect();
+    let complete = comments.len() == config.rootfs.diff_ids.len();
+    let named = |(number, diff_id): (usize, String)| {
+        let comment = comments.get(number).filter(|_| complete).cloned().unwrap_or_default();
+        Ok(NamedLayer { diff_id: diff_id.parse().map_err(|why| format!("{diff_id}: {why}"))?, comment })
+    };
+    config.rootfs.diff_ids.into_iter().enumerate().map(named).collect()
+}
+
 /// Of which processor an image is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -127,6 +170,18 @@ mod tests {
         assert_eq!(split_reference("h:5000/a/b:v1@sha256:0"), ("h:5000/a/b", Some("v1")));
         assert_eq!(split_reference("h:5000/a/b"), ("h:5000/a/b", None));
         assert_eq!(split_reference("redis"), ("redis", None));
+    }
+
+    #[test]
+    fn layers_are_told_apart_from_steps_without_one() {
+        let id = Digest::of(b"");
+        let config = format!(
+            r#"{{"rootfs":{{"diff_ids":["{id}"]}},"history":[{{"comment":"x","empty_layer":true}},{{"comment":"y"}}]}}"#
+        );
+        let expected = [NamedLayer { diff_id: id.clone(), comment: "y".to_owned() }];
+        assert_eq!(layers(config.as_bytes()).unwrap(), expected);
+        assert_eq!(layers(config.replace(",\"empty_layer\":true", "").as_bytes()).unwrap()[0].comment, "");
+        assert!(layers(config.replace(id.as_str(), "x").as_bytes()).is_err() && layers(b"[").is_err());
     }
 
     #[test]

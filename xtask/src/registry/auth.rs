@@ -1,7 +1,9 @@
 //! Being let in: basic and bearer authentication, credentials from the environment or an auth file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use base64::Engine as _;
@@ -45,11 +47,6 @@ impl Credentials {
     pub(crate) fn secret(&self) -> &str {
         &self.encoded
     }
-
-    /// An auth file for `host`, as skopeo reads it.
-    pub(crate) fn auth_file(&self, host: &str) -> String {
-        serde_json::json!({"auths": {host: {"auth": self.encoded}}}).to_string()
-    }
 }
 
 fn auth_files() -> Vec<PathBuf> {
@@ -67,13 +64,46 @@ fn from_file(text: &str, host: &str) -> Option<Credentials> {
     Some(Credentials { encoded: encoded.to_owned() })
 }
 
+/// What a registry let us in with, for each of its repositories; shared by all who ask it.
+#[derive(Clone, Default)]
+pub(super) struct Grants(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl fmt::Debug for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Grants")
+    }
+}
+
+impl Grants {
+    pub(super) fn of(&self, url: &str) -> Option<String> {
+        self.all().get(repository(url)).cloned()
+    }
+
+    pub(super) fn keep(&self, url: &str, authorization: &str) {
+        self.all().insert(repository(url).to_owned(), authorization.to_owned());
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An address up to the repository that it is about.
+fn repository(url: &str) -> &str {
+    let end = ["/manifests/", "/blobs/", "/tags/", "/referrers/"].iter().filter_map(|part| url.find(part)).min();
+    &url[..end.unwrap_or(url.len())]
+}
+
 /// The address of the token server that a `Bearer` challenge names, with its question.
 pub(super) fn bearer(challenge: &str) -> Option<String> {
     let parameters = challenge.strip_prefix("Bearer ")?;
     let find = |name: &str| parameters.split_once(&format!("{name}=\""))?.1.split('"').next();
-    let question =
-        ["service", "scope"].iter().filter_map(|name| Some(format!("{name}={}", find(name)?))).collect::<Vec<_>>();
-    Some(format!("{}?{}", find("realm")?, question.join("&")))
+    // To take a blob over from another repository needs a scope of each.
+    let words = |name: &'static str| {
+        let text = find(name).unwrap_or_default();
+        text.split(' ').filter(|word| !word.is_empty()).map(move |word| format!("{name}={word}")).collect::<Vec<_>>()
+    };
+    Some(format!("{}?{}", find("realm")?, [words("service"), words("scope")].concat().join("&")))
 }
 
 #[derive(Deserialize)]
@@ -84,7 +114,7 @@ struct Token {
 
 /// Asks the token server.
 pub(super) fn token(client: &Client, url: &str, basic: Option<&str>) -> Result<String> {
-    let mut response = client.get(&Request { url, accept: "application/json", authorization: basic, patient: true })?;
+    let mut response = client.send(&Request::get(url, "application/json").authorized(basic))?;
     let status = response.status();
     let token = response.body_mut().read_json::<Token>().ok().and_then(|token| token.token.or(token.access_token));
     let token = token
@@ -100,9 +130,14 @@ mod tests {
     fn challenges_and_auth_files() {
         let challenge = r#"Bearer realm="https://r/token",service="r",scope="repository:a/b:pull""#;
         assert_eq!(bearer(challenge).as_deref(), Some("https://r/token?service=r&scope=repository:a/b:pull"));
+        let two = r#"Bearer realm="https://r/token",service="r",scope="repository:a/b:pull,push repository:c:pull""#;
+        let asked = "https://r/token?service=r&scope=repository:a/b:pull,push&scope=repository:c:pull";
+        assert_eq!(bearer(two).as_deref(), Some(asked));
+        assert_eq!(repository("https://r/v2/a/b/blobs/uploads/?mount=x"), repository("https://r/v2/a/b/manifests/v1"));
         assert_eq!(bearer("Basic realm=\"x\""), None);
         let credentials = Credentials { encoded: "dTpw".into() };
-        assert_eq!(from_file(&credentials.auth_file("h:1"), "h:1").unwrap().basic(), "Basic dTpw");
+        let file = r#"{"auths":{"h:1":{"auth":"dTpw"}}}"#;
+        assert_eq!(from_file(file, "h:1").unwrap().basic(), "Basic dTpw");
         assert_eq!(format!("{credentials:?}"), "Credentials");
     }
 }

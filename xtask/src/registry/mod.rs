@@ -1,8 +1,9 @@
-//! What is asked of an OCI registry: tags, manifests, image configurations. Only `remove` writes.
+//! What is asked of an OCI registry: tags, manifests, image configurations. Only `remove` and `upload` write.
 
 mod auth;
 mod holdings;
 mod remove;
+mod upload;
 
 use anyhow::Result;
 use serde::Deserialize;
@@ -10,9 +11,11 @@ use ureq::Body;
 use ureq::http::{Response, header};
 
 pub(crate) use auth::Credentials;
+use auth::Grants;
 pub(crate) use remove::Removed;
+pub(crate) use upload::{Beginning, Delivery, Taken, Upload};
 
-use crate::exec::http::{Client, Request};
+use crate::exec::http::{Client, Patience, Request};
 use crate::model::config::Endpoint;
 use crate::model::digest::Digest;
 use crate::model::failure::Failure;
@@ -30,8 +33,8 @@ pub(crate) struct Registry {
     pub(crate) endpoint: Endpoint,
     credentials: Option<Credentials>,
     client: Client,
-    /// Asks again when nobody answers.
-    patient: bool,
+    patience: Patience,
+    grants: Grants,
 }
 
 /// What a tag names.
@@ -41,6 +44,16 @@ pub(crate) struct Manifest {
     /// The digest of the configuration; nothing for an index of several platforms.
     pub(crate) config: Option<Digest>,
     /// Bytes of the layers as the registry keeps them.
+    pub(crate) size: u64,
+    /// Lowest first; none for an index.
+    pub(crate) layers: Vec<Blob>,
+}
+
+/// Bytes that a registry keeps by their digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Blob {
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
     pub(crate) size: u64,
 }
 
@@ -52,7 +65,10 @@ struct RawManifest {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Descriptor {
+    #[serde(default)]
+    media_type: String,
     digest: String,
     #[serde(default)]
     size: u64,
@@ -65,16 +81,12 @@ struct Tags {
 
 impl Registry {
     pub(crate) fn new(endpoint: Endpoint, credentials: Option<Credentials>) -> Self {
-        Self { endpoint, credentials, client: Client::new(), patient: true }
+        Self { endpoint, credentials, client: Client::new(), patience: Patience::Patient, grants: Grants::default() }
     }
 
     /// The same, where an answer is only wanted at once.
     pub(crate) fn at_once(self) -> Self {
-        Self { patient: false, ..self }
-    }
-
-    pub(crate) fn credentials(&self) -> Option<&Credentials> {
-        self.credentials.as_ref()
+        Self { patience: Patience::AtOnce, ..self }
     }
 
     /// All tags of `repository`; none where the registry has no such repository.
@@ -112,12 +124,14 @@ impl Registry {
         }
         let raw: RawManifest = serde_json::from_slice(&bytes)
             .map_err(|error| Failure::environment(format!("{}{path}: not a manifest: {error}", self.endpoint)))?;
-        let config = raw
-            .config
-            .map(|config| config.digest.parse())
-            .transpose()
-            .map_err(|why: String| Failure::environment(format!("{}{path}: {why}", self.endpoint)))?;
-        Ok(Some(Manifest { digest, config, size: raw.layers.iter().map(|layer| layer.size).sum() }))
+        let blob = |descriptor: Descriptor| {
+            let Descriptor { media_type, digest, size } = descriptor;
+            digest.parse().map(|digest| Blob { media_type, digest, size })
+        };
+        let named = |why: String| Failure::environment(format!("{}{path}: {why}", self.endpoint));
+        let config = raw.config.map(blob).transpose().map_err(named)?.map(|config| config.digest);
+        let layers: Vec<Blob> = raw.layers.into_iter().map(blob).collect::<Result<_, _>>().map_err(named)?;
+        Ok(Some(Manifest { digest, config, size: layers.iter().map(|layer| layer.size).sum(), layers }))
     }
 
     /// The image configuration with that digest.
@@ -125,23 +139,38 @@ impl Registry {
     /// # Errors
     /// As [`Self::tags`]; also when it is not there.
     pub(crate) fn config(&self, repository: &str, digest: &Digest) -> Result<ImageConfig> {
-        let path = format!("/v2/{repository}/blobs/{digest}");
-        let missing = || {
+        let bytes = self.config_bytes(repository, digest)?;
+        let unlike = |error| {
             Failure::environment(format!(
-                "{}{path}: the registry has the manifest but not the configuration it names",
+                "{}/v2/{repository}/blobs/{digest}: not a configuration: {error}",
                 self.endpoint
             ))
         };
-        let mut response = self.get(&path, "*/*")?.ok_or_else(missing)?;
-        json(&mut response, &path)
+        Ok(serde_json::from_slice(&bytes).map_err(unlike)?)
+    }
+
+    /// The same, as it is.
+    ///
+    /// # Errors
+    /// As [`Self::config`]; also when the bytes are not those of the digest.
+    pub(crate) fn config_bytes(&self, repository: &str, digest: &Digest) -> Result<Vec<u8>> {
+        let path = format!("/v2/{repository}/blobs/{digest}");
+        let bad = |why: &str| Failure::environment(format!("{}{path}: {why}", self.endpoint));
+        let mut response = self
+            .get(&path, "*/*")?
+            .ok_or_else(|| bad("the registry has the manifest but not the configuration it names"))?;
+        let bytes = body(&mut response, &path)?;
+        if Digest::of(&bytes) == *digest {
+            Ok(bytes)
+        } else {
+            Err(bad("the configuration is not the one its digest names").into())
+        }
     }
 
     /// GET with whatever authorization the registry asks for; nothing on 404.
     fn get(&self, path: &str, accept: &str) -> Result<Option<Response<Body>>> {
         let url = format!("{}{path}", self.endpoint);
-        let response = self.let_in(|authorization| {
-            self.client.get(&Request { url: &url, accept, authorization, patient: self.patient })
-        })?;
+        let response = self.send(Request::get(&url, accept).patience(self.patience))?;
         match response.status().as_u16() {
             200 => Ok(Some(response)),
             404 => Ok(None),
@@ -150,9 +179,15 @@ impl Registry {
         }
     }
 
-    /// Asks; where the registry wants to know who asks, says so and asks again.
-    fn let_in(&self, ask: impl Fn(Option<&str>) -> Result<Response<Body>>) -> Result<Response<Body>> {
-        let response = ask(None)?;
+    /// Every request goes through here. Where the registry wants to know who asks, it is told, and what it then grants
+    /// is used until it wants to know again.
+    fn send(&self, request: Request<'_>) -> Result<Response<Body>> {
+        // What is sent elsewhere, as to where a registry keeps its blobs, is none of our credentials.
+        if !request.url().starts_with(&format!("{}/", self.endpoint)) {
+            return self.client.send(&request);
+        }
+        let granted = self.grants.of(request.url());
+        let response = self.client.send(&request.clone().authorized(granted.as_deref()))?;
         if response.status() != 401 {
             return Ok(response);
         }
@@ -162,8 +197,11 @@ impl Registry {
             Some(realm) => Some(auth::token(&self.client, &realm, basic.as_deref())?),
             None => basic,
         };
-        match authorization {
-            Some(authorization) => ask(Some(&authorization)),
+        match authorization.filter(|authorization| granted.as_ref() != Some(authorization)) {
+            Some(authorization) => {
+                self.grants.keep(request.url(), &authorization);
+                self.client.send(&request.authorized(Some(&authorization)))
+            }
             None => Ok(response),
         }
     }

@@ -6,6 +6,7 @@ pub(crate) mod argocd;
 pub(crate) mod catalog;
 pub(crate) mod curl;
 pub(crate) mod docker_registry;
+pub(crate) mod docker_tools;
 pub(crate) mod engine;
 pub(crate) mod git;
 pub(crate) mod helm;
@@ -20,6 +21,7 @@ pub(crate) mod prometheus;
 pub(crate) mod psql;
 pub(crate) mod skopeo;
 pub(crate) mod ssh;
+pub(crate) mod tarfile;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -37,8 +39,6 @@ pub(crate) struct Invocation {
     pub(crate) args: Vec<String>,
     /// Settings that make the program's output the same everywhere; not part of what is shown.
     pub(crate) quiet_env: Vec<(&'static str, &'static str)>,
-    /// Arguments that only make sense inside this process (a descriptor), not shown either.
-    pub(crate) private_args: Vec<String>,
     pub(crate) folder: Option<PathBuf>,
     pub(crate) limit: Duration,
     pub(crate) says: Says,
@@ -62,7 +62,6 @@ impl Invocation {
             program: text(command.get_program()),
             args: command.get_args().map(text).collect(),
             quiet_env: vec![("LC_ALL", "C")],
-            private_args: Vec::new(),
             folder: None,
             limit: QUERY,
             says: Says::Openly,

@@ -56,6 +56,20 @@ pub(crate) fn build(file: &str) -> Invocation {
     line!("nix-build --no-out-link {file}").limit(BUILD)
 }
 
+/// What there is to push of an image: the list of its layers, where nixpkgs has one, else its archive.
+const TO_PUSH: &str = "{ file }:
+let
+  found = import file;
+  image = if builtins.isFunction found then found { } else found;
+in
+image.stream.conf or image";
+
+/// Builds what [`TO_PUSH`] says of `file`. An image with a list of layers is never written as an archive.
+pub(crate) fn build_to_push(file: &Path) -> Invocation {
+    let file = file.to_string_lossy().into_owned();
+    line!("nix-build --no-out-link -E {TO_PUSH} --arg file {file}").limit(BUILD)
+}
+
 /// The hash of a store path's contents, known to the store without reading them.
 pub(crate) fn content_hash(path: &str) -> Invocation {
     line!("nix-store --query --hash {path}")

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::Smoke;
-use crate::commands::{build, publish};
+use crate::commands::build;
 use crate::exec::env;
 use crate::exec::run::System;
 use crate::exec::workspace::Workspace;
@@ -13,7 +13,7 @@ use crate::model::failure::Failure;
 use crate::model::image::RunConfig;
 use crate::model::tag::ImageTag;
 use crate::tools::engine::{self, Engine};
-use crate::tools::{nix, skopeo};
+use crate::tools::{archive, nix, skopeo};
 
 /// Where an image comes from.
 enum Source {
@@ -95,7 +95,10 @@ pub(super) fn load<'a>(smoke: &Smoke<'a>, workspace: &'a Workspace) -> Result<Lo
 fn unpacked(archive: &str, workspace: &Workspace) -> Result<String> {
     let path = workspace.text("image.tar");
     let mut file = std::fs::File::create(&path).with_context(|| format!("can't make {path}"))?;
-    publish::unpack(archive, &mut file)?;
+    let unreadable = |why: String| Failure::refused(format!("{archive}: {why}"));
+    let packed = std::fs::File::open(archive).map_err(|error| unreadable(error.to_string()))?;
+    let mut plain = archive::plain(std::io::BufReader::new(packed)).map_err(unreadable)?;
+    std::io::copy(&mut plain, &mut file).with_context(|| format!("unpacking {archive}"))?;
     Ok(format!("docker-archive:{path}"))
 }
 
