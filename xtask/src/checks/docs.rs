@@ -8,6 +8,7 @@ use crate::model::finding::Finding;
 use crate::model::fix::Edit;
 use crate::model::source::{Place, Source};
 use crate::model::world::World;
+use crate::model::yaml::{self, Node};
 
 const CARD: &str = "docs/reference/web.md";
 
@@ -46,6 +47,13 @@ pub(crate) const RULES: &[Rule] = &[
         why: "The site has no way into it.",
         breaks: ("docs/reference/reference.md", "title: Reference", "//GONE"),
         check: index,
+    },
+    Rule {
+        code: "doc-unlisted",
+        about: "A page is linked from the index page of its folder, where most pages are.",
+        why: "Nobody comes upon it.",
+        breaks: ("docs/reference/reference.md", "- [[web]]\n", ""),
+        check: unlisted,
     },
     Rule {
         code: "doc-path",
@@ -100,16 +108,41 @@ fn spans<'a>(file: &'a Source, open: &str, close: &str) -> Vec<(&'a str, Place)>
 
 fn link(world: &World, findings: &mut Vec<Finding>) {
     let names: BTreeSet<&str> = pages(world).map(stem).collect();
-    for file in pages(world) {
-        for (text, place) in spans(file, "[[", "]]").into_iter().filter(|(_, place)| !is_quoted(place)) {
-            let target = text.split(['|', '#']).next().unwrap_or_default().trim().trim_end_matches('\\');
-            let target = target.rsplit('/').next().unwrap_or_default();
-            if !target.is_empty() && !names.contains(target) {
-                let finding = Finding::error("doc-link", format!("there is no page {target}")).at(place);
-                findings.push(finding.did_you_mean(target, names.iter().copied()));
-            }
-        }
+    let files = world.facts.paths.iter().filter(|path| path.starts_with("docs/"));
+    let files = files.filter_map(|path| path.rsplit('/').next());
+    let mut known: BTreeSet<String> = names.iter().copied().chain(files).map(slug).collect();
+    known.extend(pages(world).flat_map(aliases));
+    let (right, wrong): (Vec<_>, Vec<_>) =
+        links(world).into_iter().partition(|(target, _)| known.contains(&slug(target)));
+    // Brackets that lead nowhere on any page are no links.
+    for (target, place) in wrong.into_iter().filter(|_| !right.is_empty()) {
+        let finding = Finding::error("doc-link", format!("there is no page {target}")).at(place);
+        findings.push(finding.did_you_mean(target, names.iter().copied()));
     }
+}
+
+/// A name as it is part of an address: a site makes no difference between the names of one slug.
+fn slug(name: &str) -> String {
+    name.to_lowercase().replace(' ', "-")
+}
+
+/// The other names that a page gives itself.
+fn aliases(file: &Source) -> Vec<String> {
+    let Some(head) = head(file).filter(|head| head.contains("aliases:")) else { return Vec::new() };
+    let documents = yaml::documents(head).unwrap_or_default();
+    let aliases = documents.first().and_then(|head| head.get("aliases"));
+    aliases.map_or(&[][..], Node::items).iter().filter_map(Node::text).map(slug).collect()
+}
+
+/// What wiki-links name: a page, without its folder.
+fn links(world: &World) -> Vec<(&str, Place)> {
+    let spans = pages(world).flat_map(|file| spans(file, "[[", "]]")).filter(|(_, place)| !is_quoted(place));
+    let target = |(text, place): (_, Place)| {
+        let text: &str = text;
+        let target = text.split(['|', '#']).next().unwrap_or_default().trim().trim_end_matches('\\');
+        (target.rsplit('/').next().unwrap_or_default(), place)
+    };
+    spans.map(target).filter(|(target, _)| !target.is_empty()).collect()
 }
 
 /// Does it stand in a code span?
@@ -185,6 +218,42 @@ fn index(world: &World, findings: &mut Vec<Finding>) {
             findings.push(Finding::error("doc-index", format!("{folder} has no index page")).at(file.place(0, 0)));
         }
     }
+}
+
+/// The pages of each index: those of its folder, and the indexes of the folders in it.
+fn unlisted(world: &World, findings: &mut Vec<Finding>) {
+    let is_index = |file: &Source| file.folder().rsplit('/').next() == Some(stem(file));
+    let (mut listed, mut missing) = (0usize, Vec::new());
+    for index in pages(world).filter(|file| is_index(file)) {
+        let below = |file: &Source| file.folder().rsplit_once('/').is_some_and(|(above, _)| above == index.folder());
+        let is_its = |file: &&Source| {
+            if file.folder() == index.folder() { file.path != index.path } else { is_index(file) && below(file) }
+        };
+        for page in pages(world).filter(is_its) {
+            let name = stem(page);
+            let ways = [format!("[[{name}]]"), format!("[[{name}|"), format!("[[{name}\\|"), format!("{name}.md)")];
+            if ways.iter().any(|way| index.text.contains(way.as_str())) {
+                listed += 1;
+            } else {
+                missing.push((index, page));
+            }
+        }
+    }
+    // Where most are not, that is not what these pages are for.
+    for (index, page) in missing.iter().filter(|_| listed > missing.len()) {
+        let finding = Finding::error("doc-unlisted", format!("{} does not link to {}", index.path, stem(page)));
+        findings.push(finding.at(page.place(0, 0)).also(index.place(0, 0), "the index").fixed_by(entry(index, page)));
+    }
+}
+
+/// An entry behind the last of a list of links; in a table there is more to say than the page's name.
+fn entry(index: &Source, page: &Source) -> Option<Edit> {
+    let start = index.text.rfind("[[").map(|at| index.text[..at].rfind('\n').map_or(0, |at| at + 1))?;
+    let line = index.text[start..].split_inclusive('\n').next().filter(|line| line.starts_with("- [["))?;
+    let end = start + line.trim_end_matches(['\r', '\n']).len();
+    let title = head(page)?.lines().find_map(|line| line.strip_prefix("title:"))?.trim().trim_matches(['"', '\'']);
+    let newline = if line.ends_with("\r\n") { "\r\n" } else { "\n" };
+    Some(Edit::new(index.place(end, end), format!("{newline}- [[{}]]: {title}", stem(page))))
 }
 
 /// Code spans of pages that are paths of the repository which are not there.

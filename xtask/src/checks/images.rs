@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rule;
+use crate::model::config;
 use crate::model::finding::Finding;
 use crate::model::image::{Home, split_reference};
 use crate::model::kustomization::ImageEntry;
 use crate::model::name::ContainerName;
 use crate::model::source::Place;
 use crate::model::tag::{GitTag, ImageTag};
-use crate::model::world::World;
+use crate::model::world::{App, World};
+use crate::model::yaml::Node;
 
 /// The rules of this family.
 pub(crate) const RULES: &[Rule] = &[
@@ -62,10 +64,14 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 fn floating(world: &World, findings: &mut Vec<Finding>) {
-    for (_, object) in world.objects() {
+    for (app, object) in world.objects() {
+        let pinned = pinned_by(app);
         for image in object.containers().into_iter().filter_map(|container| container.get("image")) {
             let Some(reference) = image.text().filter(|reference| !reference.contains('@')) else { continue };
             let (name, tag) = split_reference(reference);
+            if pinned.contains(&name) {
+                continue;
+            }
             let what = match tag {
                 None => format!("{name} has no tag, which means latest"),
                 Some("latest") => format!("{name} is at latest"),
@@ -77,6 +83,13 @@ fn floating(world: &World, findings: &mut Vec<Finding>) {
             findings.push(Finding::error("image-floating", what).at(image.place()));
         }
     }
+}
+
+/// The images to which an Application itself gives another tag or name.
+fn pinned_by(app: &App) -> Vec<&str> {
+    let images = app.node.path(&["spec", "source", "kustomize", "images"]).map_or(&[][..], Node::items);
+    let name = |image: &'_ str| split_reference(image.split('=').next().unwrap_or(image)).0.len();
+    images.iter().filter_map(Node::text).map(|image| &image[..name(image)]).collect()
 }
 
 /// The container that `image` would be of, if it is under our home.
@@ -131,10 +144,13 @@ fn pins(world: &World) -> Vec<(ContainerName, &ImageEntry, String, Place)> {
 }
 
 fn tag_grammar(world: &World, findings: &mut Vec<Finding>) {
-    for (_, _, tag, place) in pins(world) {
-        if let Err(why) = tag.parse::<ImageTag>() {
-            findings.push(Finding::error("image-tag", why).at(place));
-        }
+    let pins = pins(world);
+    let wrong = pins.iter().filter_map(|(_, _, tag, place)| Some((tag.parse::<ImageTag>().err()?, place)));
+    let wrong: Vec<_> = wrong.collect();
+    // Who has not taken up this tool may number in another way.
+    let is_foreign = world.repo.file(config::PATH).is_none() && wrong.len() * 2 > pins.len();
+    for (why, place) in wrong.into_iter().filter(|_| !is_foreign) {
+        findings.push(Finding::error("image-tag", why).at(place.clone()));
     }
 }
 
@@ -153,6 +169,10 @@ fn not_released(world: &World, findings: &mut Vec<Finding>) {
 
 fn unpinned(world: &World, findings: &mut Vec<Finding>) {
     let Ok(home) = world.repo.home() else { return };
+    // Who has not taken up this tool may write tags into manifests, all of them.
+    if world.repo.file(config::PATH).is_none() && pins(world).is_empty() {
+        return;
+    }
     for container in &world.repo.containers {
         for used in world.repo.users(&home.image(&container.name)).unpinned {
             let message = format!("{} is used without an entry that pins it", container.name);

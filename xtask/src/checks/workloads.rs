@@ -3,6 +3,7 @@
 use super::Rule;
 use crate::model::expectation::Subject;
 use crate::model::finding::Finding;
+use crate::model::names;
 use crate::model::world::{App, Object, Ref, World};
 
 const DEPLOYMENT: &str = "argocd/manifests/web/deployment.yaml";
@@ -25,9 +26,9 @@ pub(crate) const RULES: &[Rule] = &[
     },
     Rule {
         code: "app-health",
-        about: "Every workload that stays up has a probe, where most of the repository have one, or a `[[checks]]` entry.",
+        about: "Every workload that stays up has a probe, where most of the repository have one, or is asked from outside.",
         why: "It is counted as running while it does nothing.",
-        breaks: (DEPLOYMENT, "          readinessProbe: {httpGet: {path: /, port: http}}\n", ""),
+        breaks: (DEPLOYMENT, "          readinessProbe: {exec: {command: [side, ping]}}\n", ""),
         check: health,
     },
 ];
@@ -95,7 +96,7 @@ fn health(world: &World, findings: &mut Vec<Finding>) {
     if with.len() <= without.len() {
         return;
     }
-    for (app, object) in without.into_iter().filter(|(app, _)| !is_asked(world, app)) {
+    for (app, object) in without.into_iter().filter(|(app, object)| !is_asked(world, app, object)) {
         let message = format!("nothing asks {} {} of {} whether it is well", object.kind, object.name, app.name);
         findings.push(Finding::error("app-health", message).at(object.place()).help(HELP));
     }
@@ -103,10 +104,24 @@ fn health(world: &World, findings: &mut Vec<Finding>) {
 
 const HELP: &str = "add a readinessProbe, or an entry of [[checks]] that is called after the Application";
 
-/// Does the configuration have it asked from outside, by its name or through Caddy?
-fn is_asked(world: &World, app: &App) -> bool {
-    world.repo.config.checks.iter().any(|check| {
+/// Is it asked from outside: as the configuration says, or through Caddy or the tailnet, as `services-check` derives?
+fn is_asked(world: &World, app: &App, workload: &Object) -> bool {
+    let is_configured = world.repo.config.checks.iter().any(|check| {
         let is_caddys = matches!(&check.subject, Subject::Caddy { service, .. } if *service == app.name);
         is_caddys || check.name == app.name || check.name.strip_suffix("-health") == Some(&app.name)
-    })
+    });
+    // An Ingress of the tailnet is asked by its own name, and so is the host of Caddy that leads to it.
+    let leads_here = |ingress: &Object| {
+        let backends = ingress.backends();
+        let names: Vec<&str> = backends.iter().filter_map(|backend| backend.text_at(&["name"])).collect();
+        let mut services = world.beside(app, ingress, "Service");
+        services.any(|service| names.contains(&service.name.as_str()) && service.selects(workload))
+    };
+    let knows_tailnet = names::services(world).is_some_and(|(_, document, _)| document.get("caddy_tailnet").is_some());
+    let is_reached = |ingress: &&Object| {
+        names::tailscale_host(ingress)
+            .and_then(Ref::text)
+            .is_some_and(|host| knows_tailnet || !names::served(world, host).is_empty())
+    };
+    is_configured || world.beside(app, workload, "Ingress").filter(is_reached).any(leads_here)
 }

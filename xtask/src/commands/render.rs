@@ -13,6 +13,7 @@ use crate::exec::{env, fs, parallel, run};
 use crate::model::digest::Digest;
 use crate::model::failure::{Failure, Kind};
 use crate::model::finding::Finding;
+use crate::model::repo::{Files, is_manifest};
 use crate::model::source::Source;
 use crate::model::world::{Rendered, is_yaml};
 use crate::model::yaml::Node;
@@ -95,7 +96,10 @@ pub(crate) fn program() -> Option<&'static str> {
 fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
     let inputs = cx.repo.inputs(folder);
     let files: Vec<&Source> = cx.repo.files.iter().filter(|file| inputs.contains(&*file.path)).collect();
-    let Some(kustomization) = cx.repo.kustomization(folder) else { return Ok(plain(folder, &files)) };
+    let Some(kustomization) = cx.repo.kustomization(folder) else {
+        let application = cx.repo.applications.iter().find(|application| application.path == folder);
+        return Ok(plain(folder, &files, application.map_or(Files::Own, |application| application.files)));
+    };
     let mut reached = cx.repo.kustomizations.iter().filter(|k| inputs.contains(&*k.source.path));
     if let Some(place) = reached.find_map(|kustomization| kustomization.remote.as_ref()) {
         return Ok(Rendered::NotChecked(format!("needs something from elsewhere, {place}")));
@@ -183,11 +187,15 @@ fn key(program: &str, files: &[&Source]) -> String {
 }
 
 /// A folder without a kustomization: ArgoCD applies its files as they are.
-fn plain(folder: &str, files: &[&Source]) -> Rendered {
+fn plain(folder: &str, files: &[&Source], taken: Files) -> Rendered {
     if files.iter().any(|file| *file.path == format!("{folder}/Chart.yaml")) {
         return Rendered::NotChecked("it is a Helm chart".to_owned());
     }
-    let own = files.iter().filter(|file| file.folder() == folder && is_yaml(&file.path));
+    if taken == Files::Chosen {
+        return Rendered::NotChecked("its Application does not take the files as they are".to_owned());
+    }
+    let is_taken = |file: &&&Source| (taken == Files::Below || file.folder() == folder) && is_manifest(file);
+    let own = files.iter().filter(is_taken);
     let mut text = String::new();
     for file in own {
         text.extend(["---\n", &*file.text, if file.text.ends_with('\n') { "" } else { "\n" }]);

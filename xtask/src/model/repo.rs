@@ -11,6 +11,7 @@ use super::source::{Place, Source};
 use super::suggest::nearest;
 use super::tag::BuildKind;
 use super::workflow::{self, Workflow};
+use super::world::is_yaml;
 use super::yaml;
 
 /// One folder under `containers/`.
@@ -48,6 +49,18 @@ pub(crate) struct Application {
     pub(crate) server: String,
     /// The repository it comes from.
     pub(crate) url: String,
+    pub(crate) files: Files,
+}
+
+/// Which files of a folder without a kustomization ArgoCD takes for manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// Those in it.
+    Own,
+    /// Those of its folders too.
+    Below,
+    /// Those that a pattern of the Application takes, or what a program makes of them.
+    Chosen,
 }
 
 /// Everything that was read.
@@ -91,7 +104,9 @@ impl Repo {
             files: files.clone(),
             findings: vec![],
         };
-        for file in files {
+        let charts: Vec<String> = files.iter().filter_map(templates).collect();
+        // What a chart's templates come to is known once Helm has filled them in.
+        for file in files.into_iter().filter(|file| !charts.iter().any(|folder| file.path.starts_with(folder))) {
             if let Err(finding) = repo.read(file) {
                 repo.findings.push(*finding);
             }
@@ -112,7 +127,7 @@ impl Repo {
         let name = file.path.rsplit('/').next().unwrap_or_default();
         if FILE_NAMES.contains(&name) {
             self.kustomizations.push(Kustomization::parse(file)?);
-        } else if has_extension(name, &["yaml", "yml"]) {
+        } else if is_manifest(&file) {
             for document in yaml::parse(&file)? {
                 self.applications.extend(applications(&document));
                 document.walk(&mut |key, value| {
@@ -179,6 +194,11 @@ impl Repo {
                 && !pinned.contains(&*used.place.source.path)
         };
         Users { entries: entries.collect(), unpinned: self.uses.iter().filter(is_unpinned).collect() }
+    }
+
+    /// A file that was read.
+    pub(crate) fn file(&self, path: &str) -> Option<&Source> {
+        self.files.iter().find(|file| *file.path == *path)
     }
 
     /// The kustomization in `folder`.
@@ -284,8 +304,18 @@ fn applications(document: &yaml::Node) -> Vec<Application> {
         path: folder(&text(source.get("path"))),
         server: text(server),
         url: text(source.get("repoURL")),
+        files: files(source.get("directory")),
     };
     folders.map(application).collect()
+}
+
+fn files(directory: Option<&yaml::Node>) -> Files {
+    let has = |key: &str| directory.is_some_and(|directory| directory.get(key).is_some());
+    match directory.and_then(|directory| directory.get("recurse")).and_then(yaml::Node::text) {
+        _ if ["include", "exclude", "jsonnet"].into_iter().any(has) => Files::Chosen,
+        Some("true") => Files::Below,
+        _ => Files::Own,
+    }
 }
 
 /// A folder as Applications write it, relative to the root.
@@ -300,8 +330,15 @@ fn home_of(image: &str, containers: &[Container]) -> Option<Home> {
     ours.then(|| Home { host: host.to_owned(), namespace: namespace.to_owned() })
 }
 
-fn has_extension(name: &str, extensions: &[&str]) -> bool {
-    name.rsplit_once('.').is_some_and(|(_, extension)| extensions.contains(&extension))
+/// A file of manifests: YAML, or JSON that says it is an object.
+pub(crate) fn is_manifest(file: &Source) -> bool {
+    let is_json = file.path.rsplit('.').next() == Some("json") && file.text.contains("\"apiVersion\"");
+    is_yaml(&file.path) || (is_json && file.documents().is_ok())
+}
+
+/// The folder of templates beside a `Chart.yaml`.
+fn templates(file: &Source) -> Option<String> {
+    Some(format!("{}templates/", file.path.strip_suffix("Chart.yaml")?))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::digest::Digest;
 use super::finding::Finding;
 use super::grammar::Grammar;
 use super::kustomization::FILE_NAMES;
-use super::repo::{Repo, folder};
+use super::repo::{Repo, folder, is_manifest};
 use super::source::{Place, Source};
 use super::tag::GitTag;
 use super::yaml::{self, Node, Value};
@@ -282,7 +282,7 @@ impl World {
             declarations: OnceLock::new(),
         };
         let files: Vec<Source> = world.repo.files.clone();
-        for file in files.iter().filter(|file| file.path.starts_with("argocd/") && is_yaml(&file.path)) {
+        for file in files.iter().filter(|file| file.path.starts_with("argocd/") && is_manifest(file)) {
             for node in yaml::parse(file).unwrap_or_default() {
                 match node.get("kind").and_then(Node::text) {
                     Some("Application") => world.add_app(file, node),
@@ -326,6 +326,10 @@ impl World {
         let mut own = None;
         for source in &sources {
             let path = source.get("path").and_then(Node::text).map(folder);
+            let changes = source.get("kustomize").or(source.get("plugin"));
+            if changes.is_some_and(|changes| matches!(&changes.value, Value::Mapping(keys) if !keys.is_empty())) {
+                self.not_checked.push(format!("{name}: what its Application itself changes in its objects"));
+            }
             let exists = |path: &String| self.facts.paths.iter().any(|file| file.starts_with(&format!("{path}/")));
             match path {
                 _ if source.get("chart").is_some() => {
@@ -413,7 +417,7 @@ impl World {
     /// The documents that a folder's objects are written as.
     fn origins(&self, path: &str) -> Vec<(Source, Node)> {
         let inputs = self.repo.inputs(path);
-        let files = self.repo.files.iter().filter(|file| inputs.contains(&*file.path) && is_yaml(&file.path));
+        let files = self.repo.files.iter().filter(|file| inputs.contains(&*file.path) && is_manifest(file));
         let parsed = files
             .flat_map(|file| yaml::parse(file).unwrap_or_default().into_iter().map(move |node| (file.clone(), node)));
         parsed.filter(|(_, node)| node.get("kind").is_some()).collect()

@@ -149,6 +149,8 @@ const MUTATIONS: &[Mutation] = &[
     misspelling!("docs/", "| **Cluster** | ", ["doc-card"]),
     misspelling!("docs/", "| **Namespace** | `", ["doc-card"]),
     misspelling!("docs/", "| **Image** | `", ["doc-card"]),
+    Mutation { files: "docs/how-to/how-to.md", marker: "- [[", change: drop_line, rules: &["doc-unlisted"] },
+    Mutation { files: "docs/reference/services/", marker: "| [[", change: drop_line, rules: &["doc-unlisted"] },
     Mutation { files: "docs/", marker: "modified: 20", change: drop_line, rules: &["doc-frontmatter"] },
     Mutation { files: "docs/", marker: "tags: [", change: drop_line, rules: &["doc-frontmatter"] },
     misspelling!("argocd/manifests", "property: ", ["secret-plan"]),

@@ -9,6 +9,7 @@ mod checks;
 mod cleaning;
 mod damage;
 mod dry_run;
+mod foreign;
 mod health;
 mod interrupted;
 mod interruptions;
