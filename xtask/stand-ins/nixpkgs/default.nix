@@ -50,7 +50,7 @@ let
   graphs = paths: builtins.concatLists
     (builtins.genList (n: [ "graph-${toString n}" (builtins.elemAt paths n) ]) (builtins.length paths));
 in
-{
+rec {
   lib.version = "stand-in";
 
   inherit bash closureInfo;
@@ -94,29 +94,58 @@ in
       echo 'hosts: files dns' > "$out/etc/nsswitch.conf"
     '';
 
-    buildLayeredImage =
+    # As nixpkgs has it: the archive is the stream, compressed, and the stream stays at hand.
+    buildLayeredImage = { name, ... }@args:
+      let stream = dockerTools.streamLayeredImage args; in
+      run "${baseNameOf name}.tar.gz" { inherit stream; } ''"$stream" | gzip --no-name -1 > "$out"''
+      // { inherit stream; inherit (stream) imageTag; };
+
+    # An executable that writes the archive; `conf` is what it is made of.
+    streamLayeredImage =
       { name, tag ? "latest", contents ? [ ], config ? { }, extraCommands ? "", fakeRootCommands ? ""
-      , created ? "1970-01-01T00:00:01Z", maxLayers ? 100 }:
+      , created ? "1970-01-01T00:00:01Z", mtime ? "1970-01-01T00:00:01Z", uid ? 0, gid ? 0, uname ? "root", gname ? "root"
+      , maxLayers ? 100 }:
       let
-        # As a file of its own, whose references are the paths that the configuration names.
-        configFile = run "image-config.json" { config = builtins.toJSON config; } ''printf %s "$config" > "$out"'';
-      in
-      run "${baseNameOf name}.tar.gz" {
-        inherit contents extraCommands fakeRootCommands configFile created;
-        exportReferencesGraph = graphs (contents ++ [ configFile ]);
-        repository = "${name}:${tag}";
-        maxLayers = toString maxLayers;
-        architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.${system};
-        writer = ./image.py;
-        fakeroot = toString (host "fakeroot" /usr/bin/fakeroot-sysv);
+        baseName = baseNameOf name;
         python = toString (host "python3" /usr/bin/python3);
-      } ''
-        mkdir root
-        "$python" "$writer" link root $contents
-        (cd root && eval "$extraCommands")
-        # Ownership that the commands give is seen by whoever reads it in the same session; the sandbox has no other user.
-        export out python writer FAKEROOTDONTTRYCHOWN=1
-        "$fakeroot" /bin/bash -euc '(cd root && eval "$fakeRootCommands"); "$python" "$writer" image root "$out"'
-      '';
+
+        # As a file of its own, whose references are the paths that the configuration names.
+        baseJson = run "${baseName}-base.json" {
+          base = builtins.toJSON {
+            inherit config;
+            architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.${system};
+            os = "linux";
+          };
+        } ''printf %s "$base" > "$out"'';
+
+        customisationLayer = run "${baseName}-customisation-layer" {
+          inherit contents extraCommands fakeRootCommands python;
+          writer = ./image.py;
+          fakeroot = toString (host "fakeroot" /usr/bin/fakeroot-sysv);
+        } ''
+          mkdir root "$out"
+          "$python" "$writer" link root $contents
+          (cd root && eval "$extraCommands")
+          # Ownership that the commands give is seen by whoever reads it in the same session; the sandbox has no other user.
+          export out FAKEROOTDONTTRYCHOWN=1
+          "$fakeroot" /bin/bash -euc 'cd root && eval "$fakeRootCommands" &&
+            tar --sort=name --numeric-owner --mtime=@1 --hard-dereference -cf "$out/layer.tar" .'
+          sha256sum "$out/layer.tar" | cut -f 1 -d " " > "$out/checksum"
+        '';
+
+        conf = run "${baseName}-conf.json" {
+          inherit baseJson customisationLayer created mtime uid gid uname gname maxLayers python;
+          exportReferencesGraph = graphs [ baseJson customisationLayer ];
+          repository = "${name}:${tag}";
+          writer = ./image.py;
+        } ''
+          created=$(date --utc -Iseconds -d "$created") mtime=$(date --utc -Iseconds -d "$mtime")
+          "$python" "$writer" conf "$out"
+        '';
+      in
+      run "stream-${baseName}" { inherit conf python; script = ./stream_layered_image.py; } ''
+        printf '#!/bin/bash\nexec %s %s %s "$@"\n' "$python" "$script" "$conf" > "$out"
+        chmod 0555 "$out"
+      '' // { inherit conf; imageTag = tag; isExe = true; };
   };
 }

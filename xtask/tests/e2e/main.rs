@@ -18,6 +18,9 @@ mod live;
 mod operations;
 mod parity;
 mod provision;
+#[path = "../../stand-ins/proxy.rs"]
+mod proxy;
+mod push;
 mod refusals;
 mod rehearsal;
 mod releases;
