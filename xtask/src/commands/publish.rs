@@ -15,10 +15,9 @@ use crate::model::failure::Failure;
 use crate::model::finding::Finding;
 use crate::model::repo::Container;
 use crate::model::tag::{BuildKind, GitTag, ImageTag};
-use crate::registry::Registry;
 use crate::report::Outcome;
-use crate::tools::{git, nix, skopeo};
-pub(crate) use push::{Pushed, push};
+use crate::tools::{git, nix, own};
+pub(crate) use push::{Missing, Pushed, missing, push};
 
 /// Build and push the image of a git tag, as CI does
 #[derive(clap::Args, Debug)]
@@ -37,7 +36,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let repository = cx.home()?.repository(&container.name);
     let image_tag = ImageTag::release(args.tag.version, BuildKind::Nix).to_string();
     if args.dry_run {
-        return Ok(build::commands(cx, command_lines(container, &registry, &repository, &image_tag).into_iter()));
+        return Ok(build::commands(cx, command_lines(cx, container, &repository, &image_tag).into_iter()));
     }
     Context::preflight(&["git", "nix-build"])?;
     check_head(cx, container, &args.tag)?;
@@ -53,22 +52,13 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     ))
 }
 
-/// The commands that publishing comes to. What is sent layer by layer is shown as other programs send the whole.
-pub(crate) fn command_lines(
-    container: &Container,
-    registry: &Registry,
-    repository: &str,
-    image_tag: &str,
-) -> Vec<String> {
-    // The store may be below a root of its own; then the archive is too.
-    let root = nix::real_path("/", env::var("NIX_REMOTE").as_deref());
-    let archive = format!("{}$archive", root.to_string_lossy().trim_end_matches('/'));
-    let copy = skopeo::push("PLAIN", &registry.endpoint, repository, image_tag).to_string();
+/// The commands that publishing comes to.
+pub(crate) fn command_lines(cx: &Context, container: &Container, repository: &str, image_tag: &str) -> Vec<String> {
+    let build = nix::build_to_push(&cx.path(&container.expression()));
+    let push = own::shown(&["registry".to_owned(), "push".to_owned()]);
     vec![
-        format!("archive=$({})", nix::build(&container.expression())),
-        format!("plain=$(mktemp) && gzip --decompress --force --stdout \"{archive}\" > \"$plain\""),
-        copy.replace("docker-archive:PLAIN", "\"docker-archive:$plain\""),
-        "rm \"$plain\"".to_owned(),
+        format!("built=$({build})"),
+        format!("{push} \"$built\" {}", shell_words::quote(&format!("{repository}:{image_tag}"))),
     ]
 }
 

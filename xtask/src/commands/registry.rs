@@ -1,4 +1,4 @@
-//! The registry: what nothing uses any more, and removing it.
+//! The registry: sending what was built, and removing what nothing uses any more.
 
 mod asked;
 #[cfg(test)]
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 use self::asked::Asked;
 use super::Context;
+use super::publish::image::Image;
+use super::publish::{self, Missing, Pushed};
 use crate::model::cleaning::{self, Decision, Holdings, Removal};
 use crate::model::digest::Digest;
 use crate::model::failure::Failure;
@@ -19,7 +21,7 @@ use crate::model::image::Home;
 use crate::model::name::ContainerName;
 use crate::model::uses::Uses;
 use crate::registry::{Registry, Removed};
-use crate::report::{Outcome, table};
+use crate::report::{Outcome, bytes, table};
 use crate::tools::curl;
 
 /// Look after the registry of our images
@@ -40,6 +42,51 @@ pub(crate) enum Command {
         after_help = "Examples:\n  cargo xtask registry clean\n  cargo xtask registry clean authentik --keep 3\n  cargo xtask registry clean --dry-run\n  cargo xtask registry clean --delete"
     )]
     Clean(Clean),
+    /// Push what nix-build has left, as publish does
+    ///
+    /// Layers that the registry has are neither read nor sent. A tag that names another image is not moved.
+    #[command(
+        after_help = "Examples:\n  cargo xtask registry push \"$(nix-build --no-out-link containers/redis -A stream.conf)\" blumeops/redis:v1.0.0-nix\n  cargo xtask registry push \"$(nix-build --no-out-link containers/redis)\" blumeops/redis:v1.0.0-nix --dry-run"
+    )]
+    Push(Push),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Push {
+    /// A store path: the list of an image's layers, stream.conf, or its archive
+    pub(crate) built: String,
+    /// Where to, as <repository>:<tag>
+    #[arg(value_name = "IMAGE")]
+    pub(crate) to: Place,
+    /// Ask the registry what it has and say what would be sent, do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// A repository of the registry and a tag in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) repository: String,
+    pub(crate) tag: String,
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let shape = "expected <repository>:<tag>, as in blumeops/redis:v1.0.0-nix";
+        let (repository, tag) = text.split_once(':').ok_or(shape)?;
+        let plain = |text: &str, more: &[char]| {
+            let fine = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c) || more.contains(&c);
+            text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fine)
+        };
+        let lower = !repository.contains(|c: char| c.is_ascii_uppercase());
+        if plain(repository, &['/']) && lower && plain(tag, &[]) {
+            Ok(Self { repository: repository.to_owned(), tag: tag.to_owned() })
+        } else {
+            Err(shape.to_owned())
+        }
+    }
 }
 
 #[derive(clap::Args, Debug)]
@@ -65,7 +112,32 @@ struct Judged {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
-    let Command::Clean(args) = &args.command;
+    match &args.command {
+        Command::Clean(args) => clean(cx, args),
+        Command::Push(args) => push(cx, args),
+    }
+}
+
+fn push(cx: &Context, args: &Push) -> Result<Outcome> {
+    let Place { repository, tag } = &args.to;
+    let registry = cx.registry()?;
+    let image = Image::read(&args.built)?.ok_or_else(|| {
+        Failure::refused(format!("{}: its layers alone do not make the image", args.built)).next("push its archive")
+    })?;
+    if args.dry_run {
+        let Missing { layers, size } = publish::missing(&registry, repository, tag, &image)?;
+        let human = format!("{layers} of {} layers would be read and sent, {}", image.layers.len(), bytes(size));
+        return Ok(Outcome::ok(
+            human,
+            json!({"dry_run": true, "layers": image.layers.len(), "missing": layers, "size": size}),
+        ));
+    }
+    let Pushed { manifest, image_id, sent } = publish::push(cx, &registry, repository, tag, &image)?;
+    let human = format!("{}/{repository}:{tag}@{}", registry.endpoint.authority, manifest.digest);
+    Ok(Outcome::ok(human, json!({"digest": manifest.digest.as_str(), "image_id": image_id.as_str(), "sent": sent})))
+}
+
+fn clean(cx: &Context, args: &Clean) -> Result<Outcome> {
     Context::preflight(&["git", "kubectl"])?;
     let (home, registry) = (cx.home()?, cx.registry()?);
     let keep = args.keep.get();

@@ -285,7 +285,7 @@ impl Release<'_> {
         let mut image = Vec::new();
         if !self.facts.in_registry.contains(&self.image_tag) {
             if self.args.here {
-                image = publish::command_lines(self.container, &self.registry, &self.repository, &self.image_tag);
+                image = publish::command_lines(self.cx, self.container, &self.repository, &self.image_tag);
             } else {
                 image.push(skopeo::wait_line(&self.registry.endpoint, &self.repository, &self.image_tag));
             }

@@ -57,12 +57,7 @@ pub(crate) fn build(file: &str) -> Invocation {
 }
 
 /// What there is to push of an image: the list of its layers, where nixpkgs has one, else its archive.
-const TO_PUSH: &str = "{ file }:
-let
-  found = import file;
-  image = if builtins.isFunction found then found { } else found;
-in
-image.stream.conf or image";
+const TO_PUSH: &str = "{ file }: let found = import file; image = if builtins.isFunction found then found { } else found; in image.stream.conf or image";
 
 /// Builds what [`TO_PUSH`] says of `file`. An image with a list of layers is never written as an archive.
 pub(crate) fn build_to_push(file: &Path) -> Invocation {

@@ -58,13 +58,7 @@ struct Push<'a> {
 /// The tag names another image, the registry can't be reached or says no, or a signal came.
 pub(crate) fn push(cx: &Context, registry: &Registry, repository: &str, tag: &str, image: &Image) -> Result<Pushed> {
     let mut stage = cx.report.stage("push");
-    if let Some(manifest) = registry.manifest(repository, tag)? {
-        let image_id = same(registry, repository, &manifest, image)?.ok_or_else(|| {
-            let what = format!("{repository}:{tag} exists and is another image ({})", manifest.digest);
-            Failure::refused(format!("{what}, so it was not overwritten"))
-                .left(format!("what was built is {}", image.store_path))
-                .next("release the next version")
-        })?;
+    if let Some((manifest, image_id)) = there(registry, repository, tag, image)? {
         stage.skipped(&format!("{repository}:{tag} is in the registry already"));
         return Ok(Pushed { manifest, image_id, sent: 0 });
     }
@@ -81,6 +75,41 @@ pub(crate) fn push(cx: &Context, registry: &Registry, repository: &str, tag: &st
     let what = format!("{layers} of {} layers, {} sent", image.layers.len(), bytes(sent));
     stage.done(&format!("{repository}:{tag} {} ({what})", manifest.digest.short()));
     Ok(Pushed { manifest, image_id, sent })
+}
+
+/// What is to be read and sent of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) layers: usize,
+    /// About how many bytes, uncompressed.
+    pub(crate) size: u64,
+}
+
+/// What [`push`] would read and send, or take over from another repository.
+///
+/// # Errors
+/// As [`push`].
+pub(crate) fn missing(registry: &Registry, repository: &str, tag: &str, image: &Image) -> Result<Missing> {
+    if there(registry, repository, tag, image)?.is_some() {
+        return Ok(Missing { layers: 0, size: 0 });
+    }
+    let known = Known::newest(registry, repository)?;
+    let placed = known.map_or_else(|| Ok(vec![None; image.layers.len()]), |known| known.place(image))?;
+    let missing = image.layers.iter().zip(placed).filter(|(_, placed)| placed.is_none());
+    let sizes: Vec<u64> = missing.map(|(layer, _)| layer.size()).collect();
+    Ok(Missing { layers: sizes.len(), size: sizes.iter().sum() })
+}
+
+/// The same image, where `tag` names it already.
+fn there(registry: &Registry, repository: &str, tag: &str, image: &Image) -> Result<Option<(Manifest, Digest)>> {
+    let Some(manifest) = registry.manifest(repository, tag)? else { return Ok(None) };
+    let image_id = same(registry, repository, &manifest, image)?.ok_or_else(|| {
+        let what = format!("{repository}:{tag} exists and is another image ({})", manifest.digest);
+        Failure::refused(format!("{what}, so it was not overwritten"))
+            .left(format!("what was built is {}", image.store_path))
+            .next("release the next version")
+    })?;
+    Ok(Some((manifest, image_id)))
 }
 
 /// The digest of the configuration, where `manifest` names the same image.
