@@ -20,13 +20,16 @@ fn main() {
     let manifests = std::fs::read_dir(root.join("argocd/manifests")).unwrap().map(|entry| entry.unwrap().path());
     let folders: Vec<PathBuf> = manifests.filter(|folder| folder.join("kustomization.yaml").is_file()).collect();
     let cache = tempfile::tempdir().unwrap();
+    let kustomize_at = installed();
+    let path = kustomize_at.parent().unwrap().to_str().unwrap().to_owned() + ":" + &std::env::var("PATH").unwrap();
+    let check = || check(root, cache.path(), &path);
     let mut times = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
         let own = cache.path().join("blumeops-xtask/render");
         drop(std::fs::remove_dir_all(own));
-        times[0].push(timed(|| kustomize(&folders)));
-        times[1].push(timed(|| check(root, cache.path())));
-        times[2].push(timed(|| check(root, cache.path())));
+        times[0].push(timed(|| kustomize(&kustomize_at, &folders)));
+        times[1].push(timed(check));
+        times[2].push(timed(check));
     }
     let [alone, cold, warm] = times.map(|mut times| {
         times.sort();
@@ -44,13 +47,20 @@ fn timed(work: impl FnOnce()) -> Duration {
     started.elapsed()
 }
 
+/// On PATH, or where `setup` puts it; the rounds have a cache of their own, in which no program is.
+fn installed() -> PathBuf {
+    let home = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| std::env::var("HOME").unwrap() + "/.cache");
+    let ours = Path::new(&home).join("blumeops-xtask/tools/bin/kustomize");
+    which::which("kustomize").or_else(|_| which::which(ours)).expect("cargo xtask setup --yes --for check")
+}
+
 /// As many at once as the check runs.
-fn kustomize(folders: &[PathBuf]) {
+fn kustomize(program: &Path, folders: &[PathBuf]) {
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(folder) = folders.get(next.fetch_add(1, Ordering::SeqCst)) {
-            let status = Command::new("kustomize").arg("build").arg(folder).stdout(Stdio::null()).status();
-            assert!(status.expect("kustomize is on PATH").success());
+            let status = Command::new(program).arg("build").arg(folder).stdout(Stdio::null()).status();
+            assert!(status.unwrap().success());
         }
     };
     std::thread::scope(|scope| {
@@ -60,8 +70,9 @@ fn kustomize(folders: &[PathBuf]) {
     });
 }
 
-fn check(root: &Path, cache: &Path) {
+fn check(root: &Path, cache: &Path, path: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    let status = command.arg("check").current_dir(root).env("XDG_CACHE_HOME", cache).stdout(Stdio::null()).status();
+    command.arg("check").current_dir(root).env("XDG_CACHE_HOME", cache).env("PATH", path);
+    let status = command.stdout(Stdio::null()).status();
     assert!(status.unwrap().success(), "the check fails");
 }

@@ -115,12 +115,12 @@ pub(super) fn run(cx: &Context, deployment: &Deployment<'_>, only: &[String], ou
     for breakage in all.iter().filter(is_wanted) {
         let stage = cx.report.stage("break");
         let broken = Instant::now();
-        let seen = breakage.run(cx, deployment)?;
+        let (seen, said) = breakage.run(cx, deployment)?;
         let red = seen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         stage.done(&format!("{}: points {red} turned red, and green again", breakage.name));
         let seconds = format!("{:.0}", broken.elapsed().as_secs_f32());
-        rows.push(vec![breakage.name.to_owned(), red, breakage.reason.1.to_owned(), seconds]);
-        values.push(json!({"breakage": breakage.name, "red": seen, "reason": breakage.reason.1}));
+        rows.push(vec![breakage.name.to_owned(), red, said.clone(), seconds]);
+        values.push(json!({"breakage": breakage.name, "red": seen, "reason": said}));
     }
     if !rows.is_empty() {
         human += &format!("\n{}", table(&["BROKEN", "RED POINTS", "BECAUSE", "SECONDS"], &rows));
@@ -130,15 +130,17 @@ pub(super) fn run(cx: &Context, deployment: &Deployment<'_>, only: &[String], ou
 }
 
 impl Breakage {
-    /// Breaks, sees what turns red, mends, and sees all green.
-    fn run(&self, cx: &Context, deployment: &Deployment<'_>) -> Result<Vec<u64>> {
+    /// Breaks, sees what turns red and why, mends, and sees all green.
+    fn run(&self, cx: &Context, deployment: &Deployment<'_>) -> Result<(Vec<u64>, String)> {
         self.act.commit(cx, deployment)?;
         let until = Instant::now() + PATIENCE;
         let seen = loop {
             let points = deployment.verify(Duration::ZERO)?;
             let red = failed(&points);
-            if self.red.contains(&red.as_slice()) && says(&points, self.reason) {
-                break red;
+            if self.red.contains(&red.as_slice())
+                && let Some(said) = said(&points, self.reason)
+            {
+                break (red, said);
             }
             if Instant::now() > until {
                 cx.report.say(&shown(&points));
@@ -203,11 +205,12 @@ fn failed(points: &[Value]) -> Vec<u64> {
     failed.filter_map(|point| point["number"].as_u64()).collect()
 }
 
-fn says(points: &[Value], (number, what): (u64, &str)) -> bool {
-    points.iter().any(|point| {
-        let text = format!("{} {}", point["seen"], point["log"]);
-        point["number"].as_u64() == Some(number) && text.contains(what)
-    })
+/// What the point says that has to say `what`: the sentence, or the line of its log, in which that stands.
+fn said(points: &[Value], (number, what): (u64, &str)) -> Option<String> {
+    let point = points.iter().find(|point| point["number"].as_u64() == Some(number))?;
+    let log = point["log"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let sentences = point["seen"].as_str().into_iter().flat_map(|seen| seen.split("; "));
+    sentences.chain(log).find(|text| text.contains(what)).map(|text| text.trim().to_owned())
 }
 
 fn shown(points: &[Value]) -> String {
