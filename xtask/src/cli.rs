@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, parity, pin,
-    provision, publish, refs, registry, rehearse, release, render, report, secrets, services_check, setup, smoke,
+    plan, provision, publish, refs, registry, rehearse, release, render, report, secrets, services_check, setup, smoke,
     verify,
 };
 use crate::model::grammar::{Grammar, Opt};
@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Diff(diff::Args),
     Graph(graph::Args),
     Parity(parity::Args),
+    Plan(plan::Args),
     Provision(provision::Args),
     ServicesCheck(services_check::Args),
     Verify(verify::Args),
@@ -70,6 +71,7 @@ impl Command {
             Self::ServicesCheck(_) => &[Format::Junit, Format::Tap, Format::Prometheus],
             Self::Verify(_) => &[Format::Junit, Format::Markdown],
             Self::Parity(_) => &[Format::Markdown, Format::Sarif],
+            Self::Plan(_) => &[Format::Markdown],
             Self::Smoke(_) => &[Format::Junit],
             _ => &[],
         }
@@ -93,6 +95,7 @@ impl Command {
             Self::Diff(args) => diff::run(cx, args),
             Self::Graph(args) => graph::run(cx, args),
             Self::Parity(args) => parity::run(cx, args),
+            Self::Plan(args) => plan::run(cx, args),
             Self::Provision(args) => provision::run(cx, args),
             Self::ServicesCheck(args) => services_check::run(cx, args),
             Self::Verify(args) => verify::run(cx, args),

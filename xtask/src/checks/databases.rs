@@ -202,14 +202,19 @@ fn backed_up(world: &World) -> Option<(&Source, Node)> {
     })
 }
 
+/// The names on that list, where there is one.
+pub(crate) fn backed_up_names(world: &World) -> Option<Vec<String>> {
+    let (_, list) = backed_up(world)?;
+    Some(list.items().iter().filter_map(|item| item.get("name")?.text()).map(str::to_owned).collect())
+}
+
 fn backup(world: &World, findings: &mut Vec<Finding>) {
-    let Some((file, list)) = backed_up(world) else { return };
-    let names: Vec<&str> = list.items().iter().filter_map(|item| item.get("name")?.text()).collect();
+    let (Some((file, list)), Some(names)) = (backed_up(world), backed_up_names(world)) else { return };
     let bootstrap = clusters(world).filter_map(|(_, cluster)| cluster.at(&["spec", "bootstrap", "initdb", "database"]));
     let own = databases(world).filter_map(|(_, database)| database.at(&["spec", "name"]));
     for database in bootstrap.chain(own) {
         let text = database.text().unwrap_or_default();
-        if !names.contains(&text) && !names.contains(&"all") {
+        if !names.iter().any(|name| name == text || name == "all") {
             let message = format!("database {text} is in no backup");
             findings.push(
                 Finding::error("database-backup", message).at(database.place()).also(list.place(file), "the list"),

@@ -1,6 +1,5 @@
 //! The upstreams that service cards name, and their mirrors on the forge.
 
-use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use anyhow::Result;
@@ -9,14 +8,9 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::exec::{parallel, signal};
 use crate::model::failure::Failure;
-use crate::model::repo::Repo;
-use crate::model::source::Place;
+use crate::model::upstream::{self, CARDS, ROW, Upstream};
 use crate::report::{Outcome, table};
 use crate::tools::line;
-
-/// What the row of a service card is called, and where they are.
-const ROW: &str = "**Upstream**";
-const CARDS: &str = "docs/reference/services/";
 
 /// Check the mirrors of upstream repositories
 #[derive(clap::Args, Debug)]
@@ -33,17 +27,9 @@ pub(crate) enum Command {
     Check,
 }
 
-/// One upstream.
-#[derive(Clone, Debug)]
-struct Upstream {
-    url: String,
-    name: String,
-    place: Place,
-}
-
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let Command::Check = args.command;
-    let upstreams = upstreams(&cx.repo);
+    let upstreams = upstream::all(&cx.repo);
     if upstreams.is_empty() {
         return Err(Failure::refused(format!("nothing was checked: no page below {CARDS} has a row {ROW}")).into());
     }
@@ -52,8 +38,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
             .next(format!("write [forge] into {}", crate::model::config::PATH))
     })?;
     let config = &cx.repo.config;
-    let owner = config.forge.repository.split('/').next().unwrap_or_default().to_owned();
-    let owner = config.mirrors.clone().unwrap_or(owner);
+    let owner = config.owner_of_mirrors();
     let mut stage = cx.report.stage("mirrors");
     stage.update(&format!("asking for {} repositories of {owner}", upstreams.len()));
     let answers = parallel::map(&upstreams, 8, |upstream| forge.repository(&owner, &upstream.name));
@@ -97,50 +82,4 @@ fn create(cx: &Context, owner: &str, upstream: &Upstream) -> String {
     });
     let body = body.to_string();
     line!("curl --fail --netrc --json {body} {url}").to_string()
-}
-
-/// Every upstream once, by its address.
-fn upstreams(repo: &Repo) -> Vec<Upstream> {
-    let mut found = BTreeMap::new();
-    for file in repo.files.iter().filter(|file| file.path.starts_with(CARDS)) {
-        for (start, _) in file.text.match_indices(ROW) {
-            let line = file.text[start..].lines().next().unwrap_or_default();
-            let Some(at) = line.find("https://") else { continue };
-            let end = line[at..].find([' ', '|', ')', '>']).map_or(line.len(), |length| at + length);
-            let url = line[at..end].trim_end_matches('/').trim_end_matches(".git").to_owned();
-            // Host, owner, name: nothing else is a repository.
-            let ["https:", "", _, _, name] = url.split('/').collect::<Vec<_>>()[..] else { continue };
-            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            if name.chars().all(allowed) && !name.starts_with('.') {
-                let (name, place) = (name.to_owned(), file.place(start + at, start + end));
-                found.entry(url.clone()).or_insert(Upstream { url, name, place });
-            }
-        }
-    }
-    found.into_values().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::repo::tests::repo;
-
-    #[test]
-    fn cards_name_upstreams() {
-        let text = "
-//- docs/reference/services/a.md
-| **Upstream** | https://github.com/redis/redis |
-| **Upstream** | [it](https://github.com/redis/redis.git) |
-| **Upstream** | https://example.com/ |
-| **Upstream** | none |
-//- docs/other.md
-| **Upstream** | https://github.com/x/y |
-";
-        let found = upstreams(&repo(text));
-        assert_eq!(found.len(), 1);
-        assert_eq!(
-            (found[0].name.as_str(), found[0].place.to_string().as_str()),
-            ("redis", "docs/reference/services/a.md:1:18")
-        );
-    }
 }

@@ -13,6 +13,7 @@ pub(crate) mod logs;
 pub(crate) mod mirrors;
 pub(crate) mod parity;
 pub(crate) mod pin;
+pub(crate) mod plan;
 pub(crate) mod provision;
 pub(crate) mod publish;
 pub(crate) mod refs;

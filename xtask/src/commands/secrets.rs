@@ -129,7 +129,7 @@ fn ask(cx: &Context, vault: &str, item: &str) -> Result<Item, String> {
 }
 
 /// In our own words: op's are shown to nobody.
-fn said(trouble: Trouble) -> String {
+pub(super) fn said(trouble: Trouble) -> String {
     match trouble {
         Trouble::NoItem => "there is no such item",
         Trouble::NoVault => "there is no such vault",
@@ -140,7 +140,7 @@ fn said(trouble: Trouble) -> String {
 }
 
 /// Exactly one field of that label, with something in it.
-fn field(item: &Item, label: &str) -> Option<String> {
+pub(super) fn field(item: &Item, label: &str) -> Option<String> {
     let found: Vec<_> = item.fields.iter().filter(|field| field.label == label).collect();
     match found[..] {
         [one] if one.set => None,
@@ -156,7 +156,7 @@ fn field(item: &Item, label: &str) -> Option<String> {
 }
 
 /// Something is in it.
-fn whole(item: &Item) -> Option<String> {
+pub(super) fn whole(item: &Item) -> Option<String> {
     let is_empty = !item.fields.iter().any(|field| field.set);
     is_empty.then(|| "all of it is taken, and no field of it is set".to_owned())
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::expectation::{self, Expectation, WaivedCheck};
 use super::finding::Finding;
 use super::image::{Architecture, Home};
+use super::promise::Promises;
 use super::source::Source;
 use super::waiver::Waiver;
 
@@ -154,6 +155,8 @@ pub(crate) struct Config {
     pub(crate) argocd: Option<String>,
     /// Who owns the mirrors on the forge; default: who owns the repository.
     pub(crate) mirrors: Option<String>,
+    /// What deployments promise that are planned.
+    pub(crate) plans: Promises,
 }
 
 #[derive(Deserialize, Default)]
@@ -168,6 +171,7 @@ struct RawConfig {
     waived_checks: Vec<expectation::RawWaivedCheck>,
     argocd: RawArgocd,
     mirrors: RawMirrors,
+    plans: Promises,
 }
 
 #[derive(Deserialize, Default)]
@@ -235,6 +239,12 @@ struct RawCluster {
 }
 
 impl Config {
+    /// Who owns the mirrors on the forge.
+    pub(crate) fn owner_of_mirrors(&self) -> String {
+        let owner = || self.forge.repository.split('/').next().unwrap_or_default().to_owned();
+        self.mirrors.clone().unwrap_or_else(owner)
+    }
+
     /// Reads the file; without one, everything has the default that most repositories of this layout share.
     ///
     /// # Errors
@@ -266,6 +276,11 @@ impl Config {
         for value in [&raw.argocd.server, &raw.mirrors.owner].into_iter().flatten() {
             plain(value).map_err(|why| bad(value, why))?;
         }
+        // A service is a word of the commands that its plan prints.
+        raw.plans.iter().try_for_each(|(name, promise)| {
+            let mut words = promise.containers.iter().chain(&promise.database).chain(&promise.replaces).chain([name]);
+            words.try_for_each(|word| plain(word).map_err(|why| bad(word, why)))
+        })?;
         let waivers = raw.waivers.iter().map(|raw| {
             let span = raw.rule.span();
             Waiver::of_path(raw.rule.get_ref(), &raw.path, &raw.reason, source.place(span.start, span.end))
@@ -281,6 +296,7 @@ impl Config {
             waived_checks: expectation::waived(raw.waived_checks, source)?,
             argocd: raw.argocd.server,
             mirrors: raw.mirrors.owner,
+            plans: raw.plans,
         })
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod flow;
 pub(crate) mod hosts;
 mod jobs;
 pub(crate) mod kube;
+pub(crate) mod plan;
 pub(crate) mod remote;
 pub(crate) mod scrapes;
 pub(crate) mod select;
@@ -201,6 +202,8 @@ pub(crate) struct Bad {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outlook {
     MayPass,
+    /// Nobody answered, so what it is like is not known.
+    Unanswered,
     Hopeless,
 }
 
@@ -218,6 +221,11 @@ pub(crate) struct Culprit {
 impl Verdict {
     pub(crate) fn bad(seen: impl Into<String>) -> Self {
         Self::Bad(Bad { seen: seen.into(), outlook: Outlook::MayPass, culprit: None, log: Vec::new() })
+    }
+
+    /// Nobody answered.
+    pub(crate) fn unanswered(why: impl Into<String>) -> Self {
+        Self::Bad(Bad { seen: why.into(), outlook: Outlook::Unanswered, culprit: None, log: Vec::new() })
     }
 
     pub(crate) fn is_fine(&self) -> bool {

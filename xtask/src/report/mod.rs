@@ -30,7 +30,7 @@ pub(crate) enum Format {
     Tap,
     /// Prometheus' text format, for a textfile (services-check)
     Prometheus,
-    /// For a pull request (verify, parity)
+    /// For a pull request (verify, parity, plan)
     Markdown,
     /// Annotations of a workflow run (check only)
     Github,

@@ -227,6 +227,11 @@ pub(crate) fn changed(from: &str, to: &str, paths: &[String]) -> Invocation {
     git(line!("git diff --name-only -z --no-renames --no-ext-diff {from} {to} -- {paths...}"))
 }
 
+/// Which of `paths` are not as in `commit`, in the index or the work tree.
+pub(crate) fn differing(commit: &str, paths: &[String]) -> Invocation {
+    git(line!("git diff --name-only -z --no-renames --no-ext-diff {commit} -- {paths...}"))
+}
+
 /// Reads names that are separated by NUL.
 pub(crate) fn parse_names(output: &str) -> Vec<String> {
     output.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect()

@@ -17,6 +17,7 @@ mod leaks;
 mod live;
 mod operations;
 mod parity;
+mod plan;
 mod provision;
 #[path = "../../stand-ins/proxy.rs"]
 mod proxy;

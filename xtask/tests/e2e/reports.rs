@@ -150,6 +150,7 @@ fn every_key_of_the_json_is_documented_and_the_other_way_round() {
         ("refs", &["refs", "ringtail"]),
         ("graph", &["graph", "dex"]),
         ("parity", &["parity", "authentik", "--chart", "xtask/stand-ins/chart/authentik"]),
+        ("plan", &["plan", "authentik", "--offline"]),
         ("report", &["report"]),
     ] {
         let output = check(&stage, &[args, &["--format", "json"]].concat()).stdout;

@@ -199,7 +199,7 @@ fn single(check: &Check, limit: Duration, timed: Timed<'_>) -> Job<(Reply, Durat
             let work = move || {
                 Reply::Verdict(match tls::certificate(&host, port, limit) {
                     Ok(der) => certificate::judge(&der, Timestamp::now()),
-                    Err(why) => Verdict::bad(web::explain(&why)),
+                    Err(why) => no_answer(&web::explain(&why)),
                 })
             };
             timed(lane, WEB_AT_ONCE, limit, Box::new(work))
@@ -209,7 +209,7 @@ fn single(check: &Check, limit: Duration, timed: Timed<'_>) -> Job<(Reply, Durat
             timed(lane, WEB_AT_ONCE, limit, Box::new(move || Reply::Verdict(knock(&host, port, limit))))
         }
         Question::Nobody(why) => {
-            timed(String::new(), WEB_AT_ONCE, limit, Box::new(move || Reply::Verdict(Verdict::bad(why))))
+            timed(String::new(), WEB_AT_ONCE, limit, Box::new(move || Reply::Verdict(Verdict::unanswered(why))))
         }
         Question::Object { .. } | Question::OnHost { .. } | Question::Scrape { .. } | Question::Container => {
             timed(String::new(), 1, limit, Box::new(|| Reply::Verdict(Verdict::bad("it was not asked"))))
@@ -300,15 +300,20 @@ fn client() -> &'static Client {
 pub(crate) fn visit(url: &str, answer: &Answer, tailnet: Option<&str>, limit: Duration) -> Verdict {
     match patient(url, limit) {
         Ok(response) => web::judge(answer, tailnet, &response),
-        Err(why) => Verdict::bad(why),
+        Err(why) => no_answer(&why),
     }
+}
+
+/// Why nothing came back; a certificate that is no good is an answer.
+fn no_answer(why: &str) -> Verdict {
+    if why.contains("certificate") { Verdict::bad(why) } else { Verdict::unanswered(why) }
 }
 
 /// Does a port take connections, and does PostgreSQL answer where it should?
 fn knock(host: &str, port: u16, limit: Duration) -> Verdict {
     let mut stream = match tls::connect(host, port, limit) {
         Ok(stream) => stream,
-        Err(why) => return Verdict::bad(web::explain(&why)),
+        Err(why) => return no_answer(&web::explain(&why)),
     };
     let mut said = [0; 1];
     // PostgreSQL's request for TLS: its length, and a number that means it.
@@ -326,16 +331,16 @@ fn verdict(
     now: Timestamp,
 ) -> (Verdict, Duration) {
     let Some(Some((reply, took))) = replies.get(&batch(check, at)) else {
-        return (Verdict::bad("it did not answer in time, and did not end"), Duration::ZERO);
+        return (Verdict::unanswered("it did not answer in time, and did not end"), Duration::ZERO);
     };
     let verdict = match (reply, &check.question) {
         (Reply::Verdict(verdict), _) => verdict.clone(),
-        (Reply::Objects(Err(why)) | Reply::Text(Err(why)), _) => Verdict::bad(format!("can't be asked: {why}")),
+        (Reply::Objects(Err(why)) | Reply::Text(Err(why)), _) => Verdict::unanswered(format!("can't be asked: {why}")),
         (Reply::Objects(Ok(objects)), Question::Object { cluster, namespace, name, want }) => {
             let pods = Batch::List { cluster: cluster.clone(), kind: Kind::Pod, namespace: None };
             match (want, replies.get(&pods)) {
                 (Want::Workload(_), Some(Some((Reply::Objects(Err(why)), _)))) => {
-                    Verdict::bad(format!("its pods can't be asked for: {why}"))
+                    Verdict::unanswered(format!("its pods can't be asked for: {why}"))
                 }
                 (_, pods) => {
                     let pods = match pods {
