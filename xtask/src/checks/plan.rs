@@ -62,7 +62,7 @@ fn items_of(file: &Source) -> Vec<Item<'_>> {
         let rest = &file.text[behind..];
         let end = [rest.find(MARK), rest.find("\n#")].into_iter().flatten().min().unwrap_or(rest.len());
         let mut fields = BTreeMap::new();
-        let paragraph = rest[..end].find("\n\n").unwrap_or(end);
+        let paragraph = ["\n\n", "\n\r\n"].into_iter().filter_map(|blank| rest[..end].find(blank)).min().unwrap_or(end);
         spans(file, behind, &rest[..paragraph], &mut fields);
         if fields.is_empty() {
             let mut line_start = behind;

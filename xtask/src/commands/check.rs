@@ -112,7 +112,7 @@ pub(crate) fn world(cx: &Context) -> Result<World> {
 pub(crate) fn world_with(cx: &Context, tags: impl FnOnce() -> Option<BTreeSet<GitTag>> + Send) -> Result<World> {
     let repo = cx.repo.clone();
     let (paths, tags, rendered) = std::thread::scope(|scope| {
-        let (paths, tags) = (scope.spawn(|| paths(cx, &repo)), scope.spawn(tags));
+        let (paths, tags) = (scope.spawn(|| paths(cx)), scope.spawn(tags));
         let rendered = render::render(cx, &render::folders(cx));
         (paths.join().unwrap_or_default(), tags.join().unwrap_or_default(), rendered)
     });
@@ -140,14 +140,14 @@ fn unread(paths: &BTreeSet<String>, repo: &Repo) -> Vec<String> {
     missing.map(|path| format!("{path}: it is larger than 4 MB, not UTF-8, a link, or not checked out")).collect()
 }
 
-/// What git knows or would add and is here; without git, what was read.
-fn paths(cx: &Context, repo: &Repo) -> BTreeSet<String> {
+/// What git knows or would add and is here; without git, what is here.
+fn paths(cx: &Context) -> BTreeSet<String> {
     let names = |call| {
         let output = cx.system.output(&call).ok().filter(crate::exec::run::Output::success)?;
         Some(git::parse_names(&output.stdout).into_iter().collect::<BTreeSet<String>>())
     };
     let Some(files) = names(git::files()) else {
-        return repo.files.iter().map(|file| file.path.to_string()).collect();
+        return fs::paths(&cx.system.root);
     };
     let removed = names(git::removed()).unwrap_or_default();
     files.into_iter().filter(|path| !removed.contains(path)).collect()

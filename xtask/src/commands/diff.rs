@@ -53,10 +53,25 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
 
 /// The world of another commit; its files are gone again when it is returned.
 pub(crate) fn world_at(cx: &Context, revision: &str) -> Result<World> {
-    let commit = cx.system.stdout(&git::commit_of(revision), &format!("{revision} is no commit here"))?;
+    let commit = commit_of(cx, revision)?;
     let workspace = Workspace::new("blumeops-commit-", false)?;
     let tree = tree_at(cx, commit.trim(), &workspace)?;
     check::world_with(&cx.at(tree)?, || check::tags(cx))
+}
+
+fn commit_of(cx: &Context, revision: &str) -> Result<String> {
+    let asked = git::commit_of(revision);
+    let output = cx.system.output(&asked)?;
+    if output.success() {
+        return Ok(output.stdout);
+    }
+    let failure = cx.system.failed(&asked, &output, &format!("{revision} is no commit here"));
+    let shallow = cx.system.output(&git::is_shallow())?;
+    Err(if shallow.stdout.trim() == "true" {
+        failure.next("this clone is shallow: git fetch --unshallow brings the rest").into()
+    } else {
+        failure.into()
+    })
 }
 
 /// The files of a commit, in a workspace.

@@ -1,9 +1,12 @@
 //! What every Application's folder renders to; unchanged folders cost a hash.
 
+mod judged;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::json;
@@ -15,8 +18,7 @@ use crate::model::failure::{Failure, Kind};
 use crate::model::finding::Finding;
 use crate::model::repo::{Files, is_manifest};
 use crate::model::source::Source;
-use crate::model::world::{Rendered, is_yaml};
-use crate::model::yaml::Node;
+use crate::model::world::Rendered;
 use crate::report::Outcome;
 use crate::tools::kustomize;
 
@@ -84,7 +86,8 @@ pub(crate) fn render(cx: &Context, folders: &BTreeSet<String>) -> Result<BTreeMa
     let folders: Vec<&String> = folders.iter().collect();
     let program = program();
     let at_once = std::thread::available_parallelism().map_or(2, NonZero::get);
-    let results = parallel::map(&folders, at_once, |folder| one(cx, folder, program));
+    let hangs = AtomicBool::new(false);
+    let results = parallel::map(&folders, at_once, |folder| one(cx, folder, program, &hangs));
     folders.into_iter().zip(results).map(|(folder, result)| Ok((folder.clone(), result?))).collect()
 }
 
@@ -93,7 +96,10 @@ pub(crate) fn program() -> Option<&'static str> {
     ["kustomize", "kubectl"].into_iter().find(|program| run::find(program).is_some())
 }
 
-fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
+/// How long others may take once one has not ended: what holds one up holds up all.
+const AFTER_A_HANG: Duration = Duration::from_secs(5);
+
+fn one(cx: &Context, folder: &str, program: Option<&str>, hangs: &AtomicBool) -> Result<Rendered> {
     let inputs = cx.repo.inputs(folder);
     let files: Vec<&Source> = cx.repo.files.iter().filter(|file| inputs.contains(&*file.path)).collect();
     let Some(kustomization) = cx.repo.kustomization(folder) else {
@@ -109,18 +115,23 @@ fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
     };
     let cached = env::cache_folder().join(format!("render/{}.yaml", key(program, &files)));
     if let Ok(text) = std::fs::read_to_string(&cached) {
-        return Ok(text_of(folder, &text));
+        let known = rendered(folder, &text);
+        // What somebody has cut off there is made again.
+        if judged::implausible(&known, &files).is_none() {
+            return Ok(Rendered::Text(known));
+        }
     }
     let failed = |why: &str| {
         let finding = Finding::error("app-render", format!("{folder} does not render: {why}"));
-        Rendered::Failed(Box::new(
-            finding.at(kustomization.source.place(0, 0)).help(format!("{program} build {folder}")),
-        ))
+        let finding = finding.at(judged::place(&kustomization.source, why));
+        Rendered::Failed(Box::new(finding.help(kustomize::build(program, folder).to_string())))
     };
-    match cx.system.output(&kustomize::build(program, folder).limit(limit())) {
+    let limit = if hangs.load(Ordering::Relaxed) { AFTER_A_HANG.min(limit()) } else { limit() };
+    let started = Instant::now();
+    match cx.system.output(&kustomize::build(program, folder).limit(limit)) {
         Ok(output) if output.success() => {
             let rendered = rendered(folder, &output.stdout);
-            if let Some(why) = implausible(&rendered, &files) {
+            if let Some(why) = judged::implausible(&rendered, &files) {
                 return Ok(failed(&why));
             }
             // Without a folder to keep it in, the next run renders again.
@@ -129,11 +140,15 @@ fn one(cx: &Context, folder: &str, program: Option<&str>) -> Result<Rendered> {
         }
         Ok(output) => match kustomize::cannot(&output.stderr) {
             Some(why) => Ok(Rendered::NotChecked(why.to_owned())),
+            None if output.code.is_none() => Ok(failed("it was killed")),
             None => Ok(failed(kustomize::parse_error(&output.stderr))),
         },
         Err(error) => match error.downcast::<Failure>()? {
             failure if failure.kind == Kind::Interrupted => Err(failure.into()),
-            failure => Ok(failed(&failure.summary)),
+            failure => {
+                hangs.fetch_or(started.elapsed() >= limit, Ordering::Relaxed);
+                Ok(failed(&failure.summary))
+            }
         },
     }
 }
@@ -153,26 +168,6 @@ fn rendered(folder: &str, text: &str) -> Source {
 fn limit() -> Duration {
     let seconds = env::var("BLUMEOPS_KUSTOMIZE_LIMIT").and_then(|text| text.parse().ok());
     seconds.map_or(kustomize::RENDER, Duration::from_secs_f32)
-}
-
-/// Why an output that was called a success is none.
-fn implausible(output: &Source, files: &[&Source]) -> Option<String> {
-    let documents = match output.documents() {
-        Ok(documents) => documents,
-        Err((_, why)) => return Some(format!("what it printed is not YAML: {why}")),
-    };
-    let is_object = |node: &Node| node.get("kind").is_some() && node.get("apiVersion").is_some();
-    let mut written = documents.iter().filter(|node| node.text().is_none_or(|text| !matches!(text, "" | "~")));
-    if let Some(odd) = written.clone().find(|node| !is_object(node)) {
-        let line = output.text[odd.start..].lines().next().unwrap_or_default();
-        return Some(format!("what it printed is not an object: {line}"));
-    }
-    let has_object = |file: &&Source| {
-        let is_own = file.path.contains("kustomization.") || !is_yaml(&file.path);
-        !is_own && file.documents().as_ref().is_ok_and(|documents| documents.iter().any(is_object))
-    };
-    let is_lost = written.next().is_none() && files.iter().any(has_object);
-    is_lost.then(|| "it printed nothing, and there are objects to print".to_owned())
 }
 
 /// What the render depends on: the program and every file.
@@ -198,7 +193,11 @@ fn plain(folder: &str, files: &[&Source], taken: Files) -> Rendered {
     let own = files.iter().filter(is_taken);
     let mut text = String::new();
     for file in own {
-        text.extend(["---\n", &*file.text, if file.text.ends_with('\n') { "" } else { "\n" }]);
+        text.extend([
+            "---\n",
+            file.text.trim_start_matches('\u{feff}'),
+            if file.text.ends_with('\n') { "" } else { "\n" },
+        ]);
     }
     text_of(folder, &text)
 }

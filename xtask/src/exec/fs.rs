@@ -1,5 +1,6 @@
 //! Files: read the repository once, write beside and rename.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,25 @@ fn walk(root: &Path, folder: &Path, depth: usize, files: &mut Vec<Source>) {
             files.extend(read(root, &entry.path()));
         }
     }
+}
+
+/// Every file of a checkout that no git knows, relative to its root; what builds and tools keep there is left out.
+pub(crate) fn paths(root: &Path) -> BTreeSet<String> {
+    let (mut paths, mut folders) = (BTreeSet::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let (Ok(kind), path) = (entry.file_type(), entry.path()) else { continue };
+            let name = entry.file_name();
+            if kind.is_dir() && ![".git", "target", "node_modules"].iter().any(|skipped| name == *skipped) {
+                folders.push(path);
+            } else if !kind.is_dir()
+                && let Ok(relative) = path.strip_prefix(root)
+            {
+                paths.insert(relative.to_string_lossy().replace('\\', "/"));
+            }
+        }
+    }
+    paths
 }
 
 /// What kubectl reads to know its contexts.

@@ -367,7 +367,10 @@ impl World {
                     Ok(documents) => documents,
                     Err(finding) => {
                         // Without a kustomization it is the files themselves, and they have been read.
-                        self.findings.extend(self.repo.kustomization(path).map(|_| *finding));
+                        match self.repo.kustomization(path) {
+                            Some(_) => self.findings.push(*finding),
+                            None => self.not_checked.push(format!("{}: not all of {path} is YAML", app.name)),
+                        }
                         return false;
                     }
                 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Invocation, line};
 
 /// A render takes a moment; one that asks the network never ends here.
-pub(crate) const RENDER: Duration = Duration::from_secs(60);
+pub(crate) const RENDER: Duration = Duration::from_secs(30);
 
 /// Renders `folder` with `program`, kustomize itself or kubectl, which has it built in.
 pub(crate) fn build(program: &str, folder: &str) -> Invocation {

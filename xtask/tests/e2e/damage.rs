@@ -31,7 +31,12 @@ fn a_kustomize_that_lies_hangs_or_dies_is_told_and_the_rest_is_checked() {
         ("[[ $2 == */dex ]] && { echo 'a: ['; exit 0; }; exec $real \"$@\"", "what it printed is not YAML"),
         ("[[ $2 == */dex ]] && exit 0; exec $real \"$@\"", "it printed nothing, and there are objects to print"),
         ("[[ $2 == */dex ]] && { echo 'Error: no such thing' >&2; exit 1; }; exec $real \"$@\"", "no such thing"),
-        ("[[ $2 == */dex ]] && kill -9 $$; exec $real \"$@\"", "it gave no reason"),
+        ("[[ $2 == */dex ]] && kill -9 $$; exec $real \"$@\"", "it was killed"),
+        ("[[ $2 == */dex ]] && { $real \"$@\" | head -c -30; exit 0; }; exec $real \"$@\"", "in the middle of a line"),
+        (
+            "[[ $2 == */dex ]] && { $real \"$@\" | sed '/^---/,$d'; exit 0; }; exec $real \"$@\"",
+            "it printed 1 objects, and",
+        ),
         ("[[ $2 == */dex ]] && sleep 99; exec $real \"$@\"", "did not end within 20 s"),
     ];
     for (script, words) in scripts {

@@ -272,6 +272,7 @@ fn without_git_in_a_worktree_in_a_submodule_and_shallow() {
         assert!(done.stdout.contains("0 findings"), "{folder}: {}", done.stdout);
     }
     check(&stage, &["diff", "--root", &text("plain")]).expect(1, &["no commit here"]);
+    check(&stage, &["check", "--since", "HEAD~1", "--root", &text("shallow")]).expect(1, &["git fetch --unshallow"]);
 }
 
 /// Codes of findings, and how often each.
