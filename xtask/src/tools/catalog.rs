@@ -99,6 +99,17 @@ const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "nix-store",
+        minimum: &[2, 4],
+        reason: "the hash of what was built",
+        version: "--version",
+        needed_by: &["build", "release", "publish", "smoke", "rehearse", "tests"],
+        debian: Packages("nix-bin"),
+        nixos: "nix",
+        macos: "nix (nixos.org installer)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "skopeo",
         minimum: &[1, 9],
         reason: "--retry-times",

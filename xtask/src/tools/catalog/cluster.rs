@@ -28,6 +28,17 @@ pub(super) const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "unshare",
+        minimum: &[2, 33],
+        reason: "--kill-child: the stage's namespaces, gone with their last process",
+        version: "--version",
+        needed_by: &["rehearse", "tests"],
+        debian: Packages("util-linux"),
+        nixos: "util-linux",
+        macos: "(Linux only)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "iptables",
         minimum: &[1, 8],
         reason: "what kube-proxy writes",
