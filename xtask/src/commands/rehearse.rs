@@ -5,6 +5,7 @@ mod cluster;
 mod deployment;
 mod enclosure;
 mod facts;
+mod outline;
 mod pki;
 mod runner;
 mod stage;
@@ -27,6 +28,7 @@ use crate::model::workflow::Workflow;
 use crate::report::{Outcome, Reporter, bytes, table};
 use crate::tools::{linux, nix, own};
 use deployment::Deployment;
+use facts::Facts;
 use runner::Runner;
 use stage::Stage;
 
@@ -71,7 +73,7 @@ const CLUSTER_PROGRAMS: [&str; 23] = [
 /// thing at a time is broken. Everything lives in namespaces and one folder that are gone afterwards.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cargo xtask rehearse authentik\n  cargo xtask rehearse authentik --only redis-stopped\n  cargo xtask rehearse redis --without-cluster --keep"
+    after_help = "Examples:\n  cargo xtask rehearse authentik\n  cargo xtask rehearse authentik --only redis-stopped\n  cargo xtask rehearse authentik --only none --hold\n  cargo xtask rehearse redis --without-cluster --keep"
 )]
 pub(crate) struct Args {
     /// Which container
@@ -85,6 +87,9 @@ pub(crate) struct Args {
     /// Leave the folder with forge, clone, registry and store, and say where it is
     #[arg(long)]
     pub(crate) keep: bool,
+    /// When all is done, or a point is not green, keep everything standing until Ctrl-C
+    #[arg(long, conflicts_with = "without_cluster")]
+    pub(crate) hold: bool,
     /// This is the run inside, in this folder
     #[arg(long, hide = true, value_name = "DIR")]
     pub(crate) enclosed: Option<PathBuf>,
@@ -106,9 +111,13 @@ struct Released {
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let container = cx.container(&args.name)?;
+    breakages::check_names(&args.only)?;
     if args.dry_run {
-        let names = names(cx.repo.deployed_with(&cx.home()?, container));
-        return Ok(super::build::commands(cx, stage::command_lines(&names).into_iter()));
+        let home = cx.home()?;
+        let names = names(cx.repo.deployed_with(&home, container));
+        let facts = if args.without_cluster { None } else { Facts::beforehand(&cx.repo, &home.image(&args.name))? };
+        let outline = facts.map_or_else(Vec::new, |facts| outline::lines(args, &facts, &home.host, &cx.system.root));
+        return Ok(super::build::commands(cx, stage::command_lines(&names, outline).into_iter()));
     }
     // A cluster, a store and their folders are taken down.
     signal::takes_longer();
@@ -116,8 +125,10 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         cx.system.stdout(&linux::loopback(), "loopback")?;
         return rehearse(cx, args, &Workspace::of_another(folder));
     }
-    breakages::check_names(&args.only)?;
     let with_cluster = !args.without_cluster && is_deployed(cx, container)?;
+    if args.hold && !with_cluster {
+        return Err(Failure::environment(format!("no Application runs {}: there is nothing to hold", args.name)).into());
+    }
     preflight(cx, with_cluster)?;
     // What a killed one left: all else ended with its namespaces.
     cgroup::sweep(PREFIX);
@@ -179,7 +190,7 @@ fn names(containers: Vec<&Container>) -> Vec<ContainerName> {
 
 fn rehearse(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome> {
     let name = &args.name;
-    let stage = Stage::set_up(cx, workspace)?;
+    let mut stage = Stage::set_up(cx, workspace)?;
     let home = stage.repo.home().map_err(|finding| Failure::of_findings("nothing to rehearse", vec![finding]))?;
     let container =
         stage.repo.container(name).map_err(|finding| Failure::of_findings("HEAD has no such thing", vec![finding]))?;
@@ -194,6 +205,7 @@ fn rehearse(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome>
         built.and(released)
     })?;
     again(cx, &stage, &names)?;
+    stage.reload()?;
     let outcome = outcome(&released);
     if args.enclosed.is_none() {
         return Ok(outcome);
@@ -209,9 +221,26 @@ fn deploy(
     (workspace, image): (&Workspace, &str),
     outcome: Outcome,
 ) -> Result<Outcome> {
-    let Some(facts) = facts::Facts::of(cx, stage, image)? else { return Ok(outcome) };
+    let Some(facts) = Facts::of(cx, stage, image)? else { return Ok(outcome) };
     let deployment = Deployment::set_up(cx, stage, (workspace, args.door), facts)?;
-    breakages::run(cx, &deployment, &args.only, outcome)
+    let result = breakages::run(cx, &deployment, &args.only, outcome);
+    if args.hold {
+        hold(cx, workspace, &result)?;
+    }
+    result
+}
+
+/// Leaves everything standing until a signal comes.
+fn hold(cx: &Context, workspace: &Workspace, result: &Result<Outcome>) -> Result<()> {
+    match result {
+        Ok(outcome) => cx.report.say(&outcome.human),
+        Err(error) => cx.report.say(&format!("  ✗ {error}")),
+    }
+    let config = workspace.text("kubeconfig-outside");
+    cx.report.say(&format!("    held until Ctrl-C: kubectl --kubeconfig={config} get pods -A"));
+    loop {
+        signal::sleep(Duration::from_secs(60))?;
+    }
 }
 
 /// What the forge would run for a tag.

@@ -73,6 +73,16 @@ fn of_setup_and_rehearse() {
     dry(&stage, &["setup", "--for", "build"]);
     let stage = Stage::of_this_repository();
     let commands = dry(&stage, &["rehearse", "redis"]);
+    // What no paste can do is shown beside: the part with a cluster, stage by stage.
+    for part in
+        ["# network", "#   kube-apiserver ", "#   cargo xtask render authentik ", "# verify", "#   redis-stopped: "]
+    {
+        assert_eq!(commands.lines().filter(|line| line.starts_with(part)).count(), 1, "{part}: {commands}");
+    }
+    let none = dry(&stage, &["rehearse", "redis", "--only", "none", "--hold"]);
+    assert!(none.contains("# hold") && !none.contains("# break"), "{none}");
+    let without = dry(&stage, &["rehearse", "redis", "--without-cluster"]);
+    assert!(!without.contains('#') && commands.starts_with(without.rsplit_once("\nkill").unwrap().0), "{without}");
     let before = stage.state();
     paste(&stage, &commands);
     assert_eq!(stage.state(), before);

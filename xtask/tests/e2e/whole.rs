@@ -78,38 +78,34 @@ fn killed_with_a_cluster_nothing_runs_on_and_the_next_removes_the_rest() {
     }
 }
 
-/// The run inside the namespaces, and its folder.
-fn enclosed(stage: &Stage) -> (u32, PathBuf) {
-    let mark = format!("{}/blumeops-rehearsal-", stage.path("").display().to_string().trim_end_matches('/'));
-    let find = |entry: std::fs::DirEntry| {
-        let words = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        let words: Vec<&str> = words.split('\0').collect();
-        let at = words.iter().position(|word| *word == "--enclosed")?;
-        let is_it = words[0] == env!("CARGO_BIN_EXE_xtask") && words[at + 1].starts_with(&mark);
-        is_it.then_some((entry.file_name().to_str()?.parse().ok()?, PathBuf::from(words[at + 1])))
-    };
-    std::fs::read_dir("/proc").unwrap().flatten().find_map(find).expect("the rehearsal runs")
-}
-
 #[test]
 fn a_real_api_server_says_what_applying_would_change() {
     let stage = Stage::of_this_repository();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let log = stage.path("rehearsal.log");
-    let mut rehearse = stage.xtask(&["rehearse", "authentik", "--only", "none"]);
+    let mut rehearse = stage.xtask(&["rehearse", "authentik", "--only", "none", "--hold"]);
     rehearse.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null());
     let mut child = rehearse.spawn().unwrap();
-    wait_for(&log, "✓ metrics");
-    let (inner, folder) = enclosed(&stage);
-    // Stopped, it does not go on to its end, and its cluster runs.
-    kill("STOP", inner);
+    wait_for(&log, "held until Ctrl-C");
+    let folder = shown_folder(&log);
     let result = std::panic::catch_unwind(|| live(&stage, &folder));
-    kill("CONT", inner);
+    let ended = Instant::now();
     kill("INT", child.id());
-    child.wait().unwrap();
+    let status = child.wait().unwrap();
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
+    assert_eq!(status.code(), Some(130));
+    assert!(ended.elapsed() < Duration::from_secs(5), "it took {:?}", ended.elapsed());
+    assert_eq!((traces(), rehearsals(&stage)), (vec![], 0));
+    stage.assert_nothing_runs();
+}
+
+/// Where the printed kubeconfig is.
+fn shown_folder(log: &Path) -> PathBuf {
+    let said = std::fs::read_to_string(log).unwrap();
+    let config = said.split("--kubeconfig=").nth(1).expect("it is printed").split(' ').next().unwrap();
+    Path::new(config).parent().unwrap().to_owned()
 }
 
 /// Asks the cluster of the rehearsal in `folder`, with the clone that was applied to it.

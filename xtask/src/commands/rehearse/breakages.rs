@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::deployment::Deployment;
+use super::cluster;
+use super::deployment::{self, Deployment, PSQL, WAYS};
+use super::facts::Facts;
 use crate::commands::Context;
 use crate::exec::signal;
+use crate::exec::workspace::Workspace;
 use crate::model::failure::Failure;
 use crate::report::{Outcome, table};
+use crate::tools::own;
 
 /// How long the points may take to show what was broken, or mended.
-const PATIENCE: Duration = Duration::from_secs(150);
+pub(super) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// How a thing is broken. What the manifests say is mended by applying them again.
 enum Act {
@@ -92,6 +96,35 @@ pub(super) fn check_names(only: &[String]) -> Result<()> {
     }
 }
 
+/// What would be broken, and how, as lines.
+pub(super) fn outline(facts: &Facts, only: &[String], workspace: &Workspace) -> Vec<String> {
+    let lines = |breakage: &Breakage| match breakage.act {
+        Act::Kubectl(calls) => {
+            let in_namespace = ["--namespace", facts.namespace()];
+            calls
+                .iter()
+                .map(|call| cluster::ask(workspace, &[&in_namespace[..], call].concat()).to_string())
+                .collect::<Vec<_>>()
+                .join("; ")
+        }
+        Act::Sql(statements, _) => {
+            let pod = ["--namespace", "NAMESPACE", "exec", "PRIMARY", "--"];
+            cluster::ask(workspace, &[&pod[..], &PSQL, &[statements]].concat()).to_string()
+        }
+        Act::Caddy => {
+            let words = deployment::provision_words(workspace, &facts.host, WAYS[1]);
+            format!("{} (without {})", own::shown(&words), facts.service)
+        }
+    };
+    wanted(facts, only).map(|breakage| format!("{}: {}", breakage.name, lines(breakage))).collect()
+}
+
+/// Those of `only`, or all; the objects are Authentik's.
+fn wanted<'a>(facts: &Facts, only: &'a [String]) -> impl Iterator<Item = &'static Breakage> + use<'a> {
+    let all = if facts.service == "authentik" { BREAKAGES } else { &[] };
+    all.iter().filter(|breakage| only.is_empty() || only.iter().any(|name| name == breakage.name))
+}
+
 /// Verifies the whole, then breaks it.
 pub(super) fn run(cx: &Context, deployment: &Deployment<'_>, only: &[String], outcome: Outcome) -> Result<Outcome> {
     let started = Instant::now();
@@ -109,10 +142,7 @@ pub(super) fn run(cx: &Context, deployment: &Deployment<'_>, only: &[String], ou
     ));
     let mut rows = Vec::new();
     let mut values = Vec::new();
-    let is_wanted = |breakage: &&Breakage| only.is_empty() || only.iter().any(|name| name == breakage.name);
-    // The objects are Authentik's.
-    let all = if deployment.facts.service == "authentik" { BREAKAGES } else { &[] };
-    for breakage in all.iter().filter(is_wanted) {
+    for breakage in wanted(&deployment.facts, only) {
         let stage = cx.report.stage("break");
         let broken = Instant::now();
         let (seen, said) = breakage.run(cx, deployment)?;

@@ -41,15 +41,14 @@ impl Cluster {
         let layout = Layout { folder, address: RINGTAIL, cgroup: &cgroup };
         write_files(ws, authority, &layout, wanted)?;
         let mut cluster = Self { services: Vec::new() };
-        cluster.run(cx, ws, &[("etcd", layout.etcd()), ("containerd", layout.containerd())])?;
-        cluster.run(cx, ws, &[("kube-apiserver", layout.api_server()), ("coredns", layout.coredns())])?;
+        let [store, api, node, rest] = programs(&layout);
+        cluster.run(cx, ws, &store)?;
+        cluster.run(cx, ws, &api)?;
         cluster.until(cx, &kubernetes::import(&ws.text("host.tar")), "containerd does not take an image")?;
         cluster.until(cx, &ask(ws, &["get", "--raw", "/readyz"]), "the API server does not get ready")?;
-        cluster.run(cx, ws, &[("kubelet", layout.kubelet()), ("kube-controller-manager", layout.controllers())])?;
-        cluster.run(cx, ws, &[("kube-scheduler", layout.scheduler()), ("kube-proxy", layout.proxy())])?;
-        let node = format!("node/{}", kubernetes::NODE);
-        let ready = ask(ws, &["wait", "--for=condition=Ready", &node, "--timeout=5s"]);
-        cluster.until(cx, &ready, "the node does not get ready")?;
+        cluster.run(cx, ws, &node)?;
+        cluster.run(cx, ws, &rest)?;
+        cluster.until(cx, &node_ready(ws), "the node does not get ready")?;
         cluster.services.push(("door".to_owned(), enclosure::door(cx, ws)?));
         Ok(cluster)
     }
@@ -80,6 +79,22 @@ impl Cluster {
             signal::sleep(Duration::from_millis(100))?;
         }
     }
+}
+
+/// What a cluster is made of, in the order that it starts in.
+pub(super) fn programs(layout: &Layout<'_>) -> [[(&'static str, Invocation); 2]; 4] {
+    [
+        [("etcd", layout.etcd()), ("containerd", layout.containerd())],
+        [("kube-apiserver", layout.api_server()), ("coredns", layout.coredns())],
+        [("kubelet", layout.kubelet()), ("kube-controller-manager", layout.controllers())],
+        [("kube-scheduler", layout.scheduler()), ("kube-proxy", layout.proxy())],
+    ]
+}
+
+/// Waits for the node.
+pub(super) fn node_ready(workspace: &Workspace) -> Invocation {
+    let node = format!("node/{}", kubernetes::NODE);
+    ask(workspace, &["wait", "--for=condition=Ready", &node, "--timeout=5s"])
 }
 
 /// kubectl in the rehearsed cluster.

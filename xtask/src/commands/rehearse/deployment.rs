@@ -1,6 +1,7 @@
 //! The plan's phases 3 to 5 on the stage: manifests untouched, Caddy by its role, Prometheus by its configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,7 +9,7 @@ use serde_json::json;
 
 use super::cluster::{self, Cluster, Wanted};
 use super::enclosure::{self, INDRI, TAILNET};
-use super::facts::Facts;
+use super::facts::{Deployed, Facts};
 use super::pki::{self, Authority};
 use super::stage::Stage;
 use crate::commands::Context;
@@ -85,20 +86,12 @@ impl<'a> Deployment<'a> {
             pki::private(self.workspace, &format!("indri/data/caddy/pki/authorities/local/{to}"), &text)?;
         }
         std::fs::create_dir_all(self.workspace.path("tailnet")).context("can't make tailnet")?;
-        self.kubectl(&["apply", "--server-side", "-f", &self.stand_in("crds.yaml")])?;
-        self.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])?;
+        for line in kinds(self.workspace) {
+            self.cx.system.stdout(&line, "kubectl")?;
+        }
         let head = self.cx.system.stdout(&crate::tools::git::commit_of("HEAD"), "the clone has a commit")?;
-        let (program, folder, postgres) = (self.stand_in("operators.py"), self.workspace.text("tailnet"), postgres()?);
-        let (tailnet, head) = (self.facts.tailnet.clone(), head.trim().to_owned());
-        self.start("operators", &line!("python3 -B {program} {folder} {tailnet} {TAILNET} {head} {postgres}"))?;
-        // Caddy's layer 4 is a module that no package of Debian has.
-        let target = format!("TCP:pg.{}:5432", self.facts.tailnet);
-        let listen = format!("TCP-LISTEN:5432,bind={INDRI},fork,reuseaddr");
-        self.start("layer4", &line!("socat {listen} {target}"))
-    }
-
-    fn stand_in(&self, name: &str) -> String {
-        self.workspace.text(&format!("clone/xtask/stand-ins/cluster/{name}"))
+        self.start("operators", &operators(self.workspace, &self.facts.tailnet, head.trim(), &postgres()?))?;
+        self.start("layer4", &layer4(&self.facts.tailnet))
     }
 
     /// The rendered manifests, as they are; before them only what their owners would have made.
@@ -114,12 +107,10 @@ impl<'a> Deployment<'a> {
         }
         self.volumes()?;
         for app in &self.facts.apps {
-            let folder = app.folder();
-            self.call(&["render", folder, "--to", &self.workspace.text("rendered")].map(str::to_owned))?;
-            let file = self.workspace.text(&format!("rendered/{folder}.yaml"));
-            self.kubectl(&["apply", "--server-side", "--namespace", &app.namespace, "-f", &file])?;
-            let file = self.workspace.text(&format!("clone/{}", app.file));
-            self.kubectl(&["apply", "--server-side", "--namespace", "argocd", "-f", &file])?;
+            self.call(&render_words(self.workspace, app))?;
+            for line in applied(self.workspace, app) {
+                self.cx.system.stdout(&line, "kubectl")?;
+            }
         }
         let names: Vec<&str> = self.facts.apps.iter().map(|app| app.name.as_str()).collect();
         shown.done(&format!("{}, as rendered", names.join(" and ")));
@@ -163,14 +154,9 @@ impl<'a> Deployment<'a> {
             variables["caddy_services"] = kept.cloned().collect();
         }
         self.workspace.write("variables.json", &variables.to_string())?;
-        let variables = format!("@{}", self.workspace.text("variables.json"));
-        let inventory = self.workspace.text("inventory.json");
         let shown = aloud.then(|| cx.report.stage("provision"));
-        let ways: &[&[&str]] = if aloud { &[&["--check", "--diff"], &["--yes"]] } else { &[&["--yes"]] };
-        for more in ways {
-            let words = [&["provision", host.as_str(), "--tags", "caddy", "--dirty"][..], *more];
-            let rest = ["--", "--inventory", &inventory, "--extra-vars", &variables];
-            self.call(&words.concat().into_iter().chain(rest).map(str::to_owned).collect::<Vec<_>>())?;
+        for way in if aloud { &WAYS[..] } else { &WAYS[1..] } {
+            self.call(&provision_words(self.workspace, host, way))?;
         }
         if let Some(shown) = shown {
             let domain = &self.facts.domain;
@@ -182,32 +168,25 @@ impl<'a> Deployment<'a> {
     /// Prometheus with the real configuration, and an agent that plays Alloy.
     fn monitoring(&mut self, report: &Reporter, stage: &Stage<'_>) -> Result<()> {
         let shown = report.stage("metrics");
-        let configuration = stage.system.root.join("argocd/manifests/prometheus/prometheus.yml");
-        let alloy = stage.system.root.join("argocd/manifests/alloy-ringtail/config.alloy");
-        if !configuration.is_file() || !alloy.is_file() {
+        let Some([configuration, alloy]) = monitored(&stage.system.root) else {
             shown.skipped("this repository has neither Prometheus nor Alloy");
             return Ok(());
-        }
+        };
         let data = self.workspace.text("prometheus");
-        self.start("prometheus", &prometheus::serve(&configuration.to_string_lossy(), &data, "127.0.0.1:9090"))?;
-        let (program, alloy) = (self.stand_in("alloy.py"), alloy.to_string_lossy().into_owned());
+        self.start("prometheus", &prometheus::serve(&configuration.to_string_lossy(), &data, PROMETHEUS))?;
+        let (program, alloy) = (stand_in(self.workspace, "alloy.py"), alloy.to_string_lossy().into_owned());
         let agent = self.cx.system.stdout(&line!("python3 -B {program} {alloy}"), "the stand-in for Alloy")?;
         self.workspace.write("agent.yaml", &agent)?;
         let (file, data) = (self.workspace.text("agent.yaml"), self.workspace.text("agent"));
-        self.start("agent", &prometheus::agent(&file, &data, "127.0.0.1:9091"))?;
+        self.start("agent", &prometheus::agent(&file, &data, AGENT))?;
         shown.done("Prometheus by its configuration; a Prometheus agent scrapes and writes what Alloy's says");
         Ok(())
     }
 
     /// What `verify` says of each point, asked again for at most `wait`.
     pub(super) fn verify(&self, wait: Duration) -> Result<Vec<serde_json::Value>> {
-        let wait = format!("{}s", wait.as_secs());
-        let mut words = vec!["verify", &self.facts.service];
-        words.extend((wait != "0s").then_some(["--wait", &wait]).into_iter().flatten());
-        words.push("--services");
-        words.extend(self.facts.apps.iter().map(|app| app.name.as_str()));
-        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        let invocation = own::call(&words, &["--format", "json"])?.limit(Duration::from_secs(900));
+        let invocation =
+            own::call(&verify_words(&self.facts, wait), &["--format", "json"])?.limit(Duration::from_secs(900));
         let output = self.cx.system.output(&invocation)?;
         let value: serde_json::Value = serde_json::from_str(&output.stdout).unwrap_or_default();
         match value.pointer("/result/points").and_then(serde_json::Value::as_array) {
@@ -225,9 +204,7 @@ impl<'a> Deployment<'a> {
         ];
         let primary = self.kubectl(&[&["get", "pods"][..], &primary].concat())?;
         let (namespace, pod) = primary.trim().split_once(' ').unwrap_or_default();
-        let psql =
-            ["psql", "--username=postgres", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command", statements];
-        self.kubectl(&[&["--namespace", namespace, "exec", pod, "--"][..], &psql].concat())?;
+        self.kubectl(&[&["--namespace", namespace, "exec", pod, "--"][..], &PSQL, &[statements]].concat())?;
         Ok(())
     }
 
@@ -245,6 +222,80 @@ impl<'a> Deployment<'a> {
     pub(super) fn call(&self, words: &[String]) -> Result<serde_json::Value> {
         super::call(&self.cx.system, None, words)
     }
+}
+
+/// The configurations of Prometheus and Alloy, where a checkout has both.
+pub(super) fn monitored(root: &Path) -> Option<[PathBuf; 2]> {
+    let files = ["argocd/manifests/prometheus/prometheus.yml", "argocd/manifests/alloy-ringtail/config.alloy"];
+    let files = files.map(|file| root.join(file));
+    files.iter().all(|file| file.is_file()).then_some(files)
+}
+
+/// Where Prometheus and its agent listen.
+pub(super) const PROMETHEUS: &str = "127.0.0.1:9090";
+pub(super) const AGENT: &str = "127.0.0.1:9091";
+
+/// How SQL is run in the database's pod.
+pub(super) const PSQL: [&str; 6] =
+    ["psql", "--username=postgres", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--command"];
+
+/// What the host is provisioned with: first what would change, then for real.
+pub(super) const WAYS: [&[&str]; 2] = [&["--check", "--diff"], &["--yes"]];
+
+fn stand_in(workspace: &Workspace, name: &str) -> String {
+    workspace.text(&format!("clone/xtask/stand-ins/cluster/{name}"))
+}
+
+/// The kinds of the operators.
+pub(super) fn kinds(workspace: &Workspace) -> [Invocation; 2] {
+    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    let file = stand_in(workspace, "crds.yaml");
+    [cluster::ask(workspace, &["apply", "--server-side", "-f", &file]), cluster::ask(workspace, &wait)]
+}
+
+/// What stands in for the operators, with the commit that ArgoCD would report and PostgreSQL's folder.
+pub(super) fn operators(workspace: &Workspace, tailnet: &str, head: &str, postgres: &str) -> Invocation {
+    let (program, folder) = (stand_in(workspace, "operators.py"), workspace.text("tailnet"));
+    line!("python3 -B {program} {folder} {tailnet} {TAILNET} {head} {postgres}")
+}
+
+/// Caddy's layer 4 is a module that no package of Debian has.
+pub(super) fn layer4(tailnet: &str) -> Invocation {
+    let target = format!("TCP:pg.{tailnet}:5432");
+    let listen = format!("TCP-LISTEN:5432,bind={INDRI},fork,reuseaddr");
+    line!("socat {listen} {target}")
+}
+
+pub(super) fn render_words(workspace: &Workspace, app: &Deployed) -> Vec<String> {
+    ["render", app.folder(), "--to", &workspace.text("rendered")].map(str::to_owned).to_vec()
+}
+
+/// What an Application deploys, once rendered, and the Application.
+pub(super) fn applied(workspace: &Workspace, app: &Deployed) -> [Invocation; 2] {
+    let apply = |namespace: &str, file: String| {
+        cluster::ask(workspace, &["apply", "--server-side", "--namespace", namespace, "-f", &file])
+    };
+    [
+        apply(&app.namespace, workspace.text(&format!("rendered/{}.yaml", app.folder()))),
+        apply("argocd", workspace.text(&format!("clone/{}", app.file))),
+    ]
+}
+
+pub(super) fn provision_words(workspace: &Workspace, host: &str, way: &[&str]) -> Vec<String> {
+    let variables = format!("@{}", workspace.text("variables.json"));
+    let inventory = workspace.text("inventory.json");
+    let words = [&["provision", host, "--tags", "caddy", "--dirty"][..], way].concat();
+    let rest = ["--", "--inventory", &inventory, "--extra-vars", &variables];
+    words.into_iter().chain(rest).map(str::to_owned).collect()
+}
+
+pub(super) fn verify_words(facts: &Facts, wait: Duration) -> Vec<String> {
+    let wait = format!("{}s", wait.as_secs());
+    let mut words = vec!["verify", &facts.service];
+    words.extend((wait != "0s").then_some(["--wait", &wait]).into_iter().flatten());
+    words.push("--services");
+    words.extend(facts.apps.iter().map(|app| app.name.as_str()));
+    words.into_iter().map(str::to_owned).collect()
 }
 
 /// PostgreSQL's own folder on this machine.

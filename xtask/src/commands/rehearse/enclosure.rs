@@ -43,10 +43,12 @@ pub(super) fn enter(cx: &Context, args: &Args, workspace: &Workspace) -> Result<
         ["rehearse", args.name.as_str(), "--enclosed", &folder, "--door", &port].map(str::to_owned).to_vec();
     words.extend(args.only.iter().flat_map(|name| ["--only".to_owned(), name.clone()]));
     words.extend(args.keep.then(|| "--keep".to_owned()));
+    words.extend(args.hold.then(|| "--hold".to_owned()));
     let root = cx.system.root.to_string_lossy().into_owned();
     let inside = linux::enclosed(own::call(&words, &["--format", "json", "--root", &root])?);
     let _door = open_door(cx, workspace, door.port())?;
-    let result = pass_on(cx, &inside.limit(Duration::from_secs(3600)));
+    let hours = if args.hold { 24 * 7 } else { 1 };
+    let result = pass_on(cx, &inside.limit(Duration::from_secs(3600 * hours)));
     cgroup::sweep(&workspace.name());
     result
 }
@@ -89,12 +91,15 @@ fn pass_on(cx: &Context, inside: &Invocation) -> Result<Outcome> {
     }
 }
 
+/// The addresses of the stage.
+pub(super) fn network() -> Vec<Invocation> {
+    let bridge = linux::bridge("node0", &[INDRI, RINGTAIL, TAILNET]);
+    bridge.into_iter().chain(linux::redirect(TAILNET, 443, 8443)).collect()
+}
+
 /// Inside: network, names, and what must not be seen of the machine.
 pub(super) fn set_up(cx: &Context, workspace: &Workspace, authority: &str, hosts: &str) -> Result<()> {
-    for line in linux::bridge("node0", &[INDRI, RINGTAIL, TAILNET]) {
-        cx.system.stdout(&line, "the stage's network")?;
-    }
-    for line in linux::redirect(TAILNET, 443, 8443) {
+    for line in network() {
         cx.system.stdout(&line, "the stage's network")?;
     }
     let resolver = std::fs::canonicalize("/etc/resolv.conf").unwrap_or_else(|_| "/etc/resolv.conf".into());

@@ -9,8 +9,9 @@ use super::stage::Stage;
 use crate::commands::{Context, check};
 use crate::model::failure::Failure;
 use crate::model::image::split_reference;
+use crate::model::repo::Repo;
 use crate::model::source::Source;
-use crate::model::world::{App, Object, Ref, World};
+use crate::model::world::{App, Facts as Unasked, Object, Ref, World};
 use crate::model::yaml::{self, Node};
 use crate::tools::kubernetes;
 
@@ -60,10 +61,8 @@ impl Deployed {
 impl Facts {
     /// What the rehearsal of the image `image` needs to know; nothing where no Application runs it.
     pub(super) fn of(cx: &Context, stage: &Stage<'_>, image: &str) -> Result<Option<Self>> {
-        // Read again: the releases have pinned their images.
-        let repo = cx.at(stage.system.root.clone())?.repo;
         let (system, report) = (stage.system.clone(), cx.report.clone());
-        let world = check::world(&Context { system, report, repo, grammar: cx.grammar })?;
+        let world = check::world(&Context { system, report, repo: stage.repo.clone(), grammar: cx.grammar })?;
         let runs = |app: &&App| {
             app.objects
                 .iter()
@@ -74,25 +73,47 @@ impl Facts {
         let is_database =
             |app: &&App| app.name != service.name && app.objects.iter().any(|object| object.kind == "Cluster");
         let apps: Vec<&App> = world.apps.iter().filter(is_database).chain([service]).collect();
-        let caddy = Caddy::of(&world)?;
+        Self::from(&world, service, &apps, image).map(Some)
+    }
+
+    /// The same before anything is rendered: what only rendered objects say is missing.
+    pub(super) fn beforehand(repo: &Repo, image: &str) -> Result<Option<Self>> {
+        let world = World::new(repo.clone(), Unasked::default());
+        let users = repo.users(image);
+        let runs = |app: &&App| {
+            let folders = users.entries.iter().map(|(kustomization, _)| kustomization.source.folder());
+            folders.into_iter().any(|folder| app.path.as_deref() == Some(folder))
+        };
+        let Some(service) = world.apps.iter().find(runs) else { return Ok(None) };
+        let is_database = |app: &&App| {
+            let files = repo.files.iter().filter(|file| app.path.as_deref() == Some(file.folder()));
+            let mut nodes = files.flat_map(|file| yaml::parse(file).unwrap_or_default());
+            app.name != service.name && nodes.any(|node| node.get("kind").and_then(Node::text) == Some("Cluster"))
+        };
+        let apps: Vec<&App> = world.apps.iter().filter(is_database).chain([service]).collect();
+        Self::from(&world, service, &apps, image).map(Some)
+    }
+
+    fn from(world: &World, service: &App, apps: &[&App], image: &str) -> Result<Self> {
+        let caddy = Caddy::of(world)?;
         let contexts = world.repo.config.clusters.iter().filter_map(|cluster| cluster.context.as_ref());
         let mut contexts: Vec<String> = contexts.map(ToString::to_string).collect();
         if contexts.is_empty() {
             contexts.push("rehearsal".to_owned());
         }
-        Ok(Some(Self {
+        Ok(Self {
             service: service.name.clone(),
             image: pinned(service, image),
             entries: caddy.entries.clone(),
             apps: apps.iter().filter_map(|app| Deployed::of(app)).collect(),
-            hosts: caddy.hosts(&world),
+            hosts: caddy.hosts(world),
             domain: caddy.domain,
             tailnet: caddy.tailnet,
             host: caddy.host,
             contexts,
-            items: items(&world, &apps),
-            claims: claims(&apps),
-        }))
+            items: items(world, apps),
+            claims: claims(apps),
+        })
     }
 
     /// Where the service runs.

@@ -1,6 +1,7 @@
 //! What the rehearsal puts in place of the forge, the registry and the Nix store.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,7 @@ use crate::exec::service::Service;
 use crate::exec::workspace::Workspace;
 use crate::exec::{env, fs, signal};
 use crate::model::failure::Failure;
+use crate::model::finding::Finding;
 use crate::model::name::ContainerName;
 use crate::model::repo::Repo;
 use crate::registry::Registry;
@@ -56,11 +58,16 @@ impl<'a> Stage<'a> {
         let overlay = overlay(workspace, port);
         workspace.write(ENVIRONMENT, &environment_file(workspace, &overlay))?;
         let clone = workspace.path("clone");
-        let repo = Repo::load(fs::sources(&clone))
-            .map_err(|finding| Failure::of_findings("the configuration can't be read", vec![*finding]))?;
+        let repo = load(&clone)?;
         let endpoint = format!("http://127.0.0.1:{port}").parse().map_err(Failure::environment)?;
         let system = cx.system.at(clone, overlay);
         Ok(Self { workspace, system, repo, port, registry: Registry::new(endpoint, None), _service: service })
+    }
+
+    /// Reads the clone again: the releases have pinned their images.
+    pub(super) fn reload(&mut self) -> Result<()> {
+        self.repo = load(&self.system.root)?;
+        Ok(())
     }
 
     /// Everything that a release may change, as text to compare.
@@ -71,6 +78,11 @@ impl<'a> Stage<'a> {
         let dirty = self.system.stdout(&git::status(&[".".to_owned()]), "git status")?;
         Ok(format!("{refs}{there}{dirty}"))
     }
+}
+
+fn load(clone: &Path) -> Result<Repo> {
+    let unread = |finding: Box<Finding>| Failure::of_findings("the configuration can't be read", vec![*finding]);
+    Ok(Repo::load(fs::sources(clone)).map_err(unread)?)
 }
 
 /// The forge knows HEAD as its main, and no tag: a rehearsal starts from nothing released.
@@ -144,8 +156,8 @@ fn environment_file(workspace: &Workspace, overlay: &[(String, Option<String>)])
     lines.join("\n")
 }
 
-/// The rehearsal of `names` as commands.
-pub(super) fn command_lines(names: &[ContainerName]) -> Vec<String> {
+/// The rehearsal of `names` as commands, with `outline` of what follows the releases.
+pub(super) fn command_lines(names: &[ContainerName], outline: Vec<String>) -> Vec<String> {
     let mut lines = vec!["workspace=$(mktemp -d)".to_owned()];
     let inside = |path: &str| format!("\"$workspace\"/{path}");
     lines.push(format!("git init --quiet --bare --initial-branch=main {}", inside("forge.git")));
@@ -163,6 +175,7 @@ pub(super) fn command_lines(names: &[ContainerName]) -> Vec<String> {
     lines.extend(
         names.iter().map(|name| format!("cargo xtask --root {} release {name} --here --commit", inside("clone"))),
     );
+    lines.extend(outline);
     lines.push("kill %%; chmod -R u+w \"$workspace\"; rm -rf \"$workspace\"".to_owned());
     lines
 }
