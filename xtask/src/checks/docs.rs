@@ -108,17 +108,29 @@ fn spans<'a>(file: &'a Source, open: &str, close: &str) -> Vec<(&'a str, Place)>
 
 fn link(world: &World, findings: &mut Vec<Finding>) {
     let names: BTreeSet<&str> = pages(world).map(stem).collect();
-    let files = world.facts.paths.iter().filter(|path| path.starts_with("docs/"));
-    let files = files.filter_map(|path| path.rsplit('/').next());
-    let mut known: BTreeSet<String> = names.iter().copied().chain(files).map(slug).collect();
-    known.extend(pages(world).flat_map(aliases));
-    let (right, wrong): (Vec<_>, Vec<_>) =
-        links(world).into_iter().partition(|(target, _)| known.contains(&slug(target)));
+    let (right, wrong) = judged_links(world);
     // Brackets that lead nowhere on any page are no links.
     for (target, place) in wrong.into_iter().filter(|_| !right.is_empty()) {
         let finding = Finding::error("doc-link", format!("there is no page {target}")).at(place);
         findings.push(finding.did_you_mean(target, names.iter().copied()));
     }
+}
+
+/// A name that a page uses, and where.
+type Named<'a> = Vec<(&'a str, Place)>;
+
+/// The wiki-links that lead somewhere, and those that do not.
+fn judged_links(world: &World) -> (Named<'_>, Named<'_>) {
+    let files = world.facts.paths.iter().filter(|path| path.starts_with("docs/"));
+    let files = files.filter_map(|path| path.rsplit('/').next());
+    let mut known: BTreeSet<String> = pages(world).map(stem).chain(files).map(slug).collect();
+    known.extend(pages(world).flat_map(aliases));
+    links(world).into_iter().partition(|(target, _)| known.contains(&slug(target)))
+}
+
+/// How many links and paths of pages lead to what they name.
+pub(super) fn resolved(world: &World) -> usize {
+    judged_links(world).0.len() + judged_paths(world).0.len()
 }
 
 /// A name as it is part of an address: a site makes no difference between the names of one slug.
@@ -256,23 +268,23 @@ fn entry(index: &Source, page: &Source) -> Option<Edit> {
     Some(Edit::new(index.place(end, end), format!("{newline}- [[{}]]: {title}", stem(page))))
 }
 
-/// Code spans of pages that are paths of the repository which are not there.
-fn missing_paths(world: &World) -> Vec<(&str, Place)> {
+/// Code spans of pages that are paths of the repository: those that are there, and those that are not.
+fn judged_paths(world: &World) -> (Named<'_>, Named<'_>) {
     let paths = &world.facts.paths;
-    let mut missing = Vec::new();
-    for file in pages(world).filter(|file| !file.path.contains("/plans/")) {
-        for (text, place) in spans(file, "`", "`") {
-            let is_path = FOLDERS.iter().any(|folder| text.starts_with(folder))
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || "/.-_".contains(c));
-            let below = format!("{}/", text.trim_end_matches('/'));
-            // The configuration need not be there: a page tells what to write into it.
-            let is_here = paths.contains(text) || paths.iter().any(|path| path.starts_with(&below));
-            if is_path && !is_here && text != config::PATH {
-                missing.push((text, place));
-            }
-        }
-    }
-    missing
+    let is_path = |text: &str| {
+        FOLDERS.iter().any(|folder| text.starts_with(folder))
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "/.-_".contains(c))
+    };
+    let spans = pages(world).filter(|file| !file.path.contains("/plans/")).flat_map(|file| spans(file, "`", "`"));
+    spans.filter(|(text, _)| is_path(text)).partition(|(text, _)| {
+        let below = format!("{}/", text.trim_end_matches('/'));
+        // The configuration need not be there: a page tells what to write into it.
+        paths.contains(*text) || paths.iter().any(|path| path.starts_with(&below)) || *text == config::PATH
+    })
+}
+
+fn missing_paths(world: &World) -> Named<'_> {
+    judged_paths(world).1
 }
 
 /// Is nothing at all here of the part of the repository that `path` is in?

@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 
 use crate::model::config;
 use crate::model::finding::{Finding, Severity};
+use crate::model::graph::Graph;
 use crate::model::waiver::{self, Waiver};
 use crate::model::workflow::FOLDER;
 use crate::model::world::{App, World};
@@ -83,6 +84,12 @@ pub(crate) fn meaning(code: &str) -> Option<(&'static str, &'static str)> {
     let rule = rules().find(|rule| rule.code == code).map(|rule| (rule.about, rule.why));
     let others = || OTHERS.iter().chain(parity::CODES);
     rule.or_else(|| others().find(|(other, ..)| *other == code).map(|&(_, about, why)| (about, why)))
+}
+
+/// How many references were followed to what they name: between what is deployed, and from pages.
+pub(crate) fn references(world: &World) -> usize {
+    let apps: Vec<&App> = world.apps.iter().collect();
+    Graph::of(world, &apps).edges.len() + docs::resolved(world)
 }
 
 /// What the rules would look at and can't know, each with the reason.

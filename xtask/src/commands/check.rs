@@ -204,9 +204,9 @@ fn not_checked(world: &World) -> Vec<String> {
 
 fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Outcome> {
     let Examined { world, checked: Checked { findings: found, rules, waived, .. }, objects } = examined;
-    let not_checked = not_checked(world);
+    let (not_checked, references) = (not_checked(world), checks::references(world));
     let counts = format!(
-        "{} files, {objects} objects of {} Applications, {} containers, {rules} rules: {} findings, {waived} waived",
+        "{} files, {objects} objects of {} Applications, {} containers, {references} references resolved, {rules} rules: {} findings, {waived} waived",
         world.repo.files.len(),
         world.apps.len(),
         world.repo.containers.len(),
@@ -224,7 +224,7 @@ fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Out
     let list: Vec<_> = found.iter().map(findings::finding_json).collect();
     let value = json!({
         "findings": list, "files": world.repo.files.len(), "objects": objects, "applications": world.apps.len(),
-        "containers": world.repo.containers.len(), "rules": rules, "waived": waived, "not_checked": not_checked,
+        "containers": world.repo.containers.len(), "references": references, "rules": rules, "waived": waived, "not_checked": not_checked,
         "fixed": repaired,
     });
     let environment = found.iter().any(|finding| finding.severity == Severity::Environment);

@@ -56,6 +56,15 @@ fn this_repository_agrees_with_itself() {
     let done = check(&stage, &["check"]).expect(0, &[]);
     assert!(done.stdout.contains(" objects of 9 Applications, 3 containers,"), "{}", done.stdout);
     assert!(done.stdout.contains("0 findings"), "{}", done.stdout);
+    let resolved = |text: &str| -> usize {
+        let before = text.split(" references resolved").next().unwrap();
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let count = resolved(&done.stdout);
+    assert!(count > 100, "{}", done.stdout);
+    let index = stage.read("docs/how-to/how-to.md");
+    stage.write("docs/how-to/how-to.md", &format!("{index}- [[dex]]: one more.\n"));
+    assert_eq!(resolved(&check(&stage, &["check"]).stdout), count + 1);
 }
 
 /// One way of breaking a line: what it contains, what is changed in it, and which rules may find that.
