@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
-    Context, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, parity, pin,
-    plan, provision, publish, refs, registry, rehearse, release, render, report, secrets, services_check, setup, smoke,
-    verify,
+    Context, apply, branches, build, check, containers, deploy, diff, doctor, explain, graph, logs, mirrors, parity,
+    pin, plan, provision, publish, refs, registry, rehearse, release, render, report, secrets, services_check, setup,
+    smoke, verify,
 };
 use crate::model::grammar::{Grammar, Opt};
 use crate::report::{Format, Outcome};
@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Graph(graph::Args),
     Parity(parity::Args),
     Plan(plan::Args),
+    Apply(apply::Args),
     Provision(provision::Args),
     ServicesCheck(services_check::Args),
     Verify(verify::Args),
@@ -96,6 +97,7 @@ impl Command {
             Self::Graph(args) => graph::run(cx, args),
             Self::Parity(args) => parity::run(cx, args),
             Self::Plan(args) => plan::run(cx, args),
+            Self::Apply(args) => apply::run(cx, args),
             Self::Provision(args) => provision::run(cx, args),
             Self::ServicesCheck(args) => services_check::run(cx, args),
             Self::Verify(args) => verify::run(cx, args),

@@ -1,5 +1,6 @@
 //! One file per subcommand: its arguments, then `run`.
 
+pub(crate) mod apply;
 pub(crate) mod branches;
 pub(crate) mod build;
 pub(crate) mod check;

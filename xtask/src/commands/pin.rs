@@ -11,6 +11,7 @@ use crate::model::failure::Failure;
 use crate::model::finding::Finding;
 use crate::model::kustomization::Kustomization;
 use crate::model::name::ContainerName;
+use crate::model::plan::Change;
 use crate::model::repo::{Container, Repo};
 use crate::model::tag::{BuildKind, ImageTag};
 use crate::model::version::Version;
@@ -27,14 +28,6 @@ pub(crate) struct Args {
     /// Print the change as a command, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-}
-
-/// One file before and after.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Edit {
-    pub(crate) path: String,
-    pub(crate) before: String,
-    pub(crate) after: String,
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
@@ -71,7 +64,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
 }
 
 /// Writes the files and shows what changed.
-pub(crate) fn apply(cx: &Context, edits: &[Edit]) -> Result<()> {
+pub(crate) fn apply(cx: &Context, edits: &[Change]) -> Result<()> {
     for edit in edits {
         cx.write(&edit.path, &edit.after)?;
         cx.report.say(diff(&edit.path, &edit.before, &edit.after).trim_end());
@@ -80,7 +73,7 @@ pub(crate) fn apply(cx: &Context, edits: &[Edit]) -> Result<()> {
 }
 
 /// A command that makes the edit.
-pub(crate) fn patch(edit: &Edit) -> String {
+pub(crate) fn patch(edit: &Change) -> String {
     format!("git apply <<'PATCH'\n{}PATCH", diff(&edit.path, &edit.before, &edit.after))
 }
 
@@ -88,7 +81,7 @@ pub(crate) fn patch(edit: &Edit) -> String {
 ///
 /// # Errors
 /// Every reason why not all users can be moved together.
-pub(crate) fn edits(repo: &Repo, image: &str, tag: &ImageTag, digest: &Digest) -> Result<Vec<Edit>, Vec<Finding>> {
+pub(crate) fn edits(repo: &Repo, image: &str, tag: &ImageTag, digest: &Digest) -> Result<Vec<Change>, Vec<Finding>> {
     check(repo, image)?;
     let users: BTreeMap<&str, &Kustomization> = repo
         .users(image)
@@ -102,7 +95,7 @@ pub(crate) fn edits(repo: &Repo, image: &str, tag: &ImageTag, digest: &Digest) -
         match kustomization.pinned(image, tag, digest) {
             Ok(after) if *after == *kustomization.source.text => {}
             Ok(after) => {
-                edits.push(Edit { path: path.to_owned(), before: kustomization.source.text.to_string(), after });
+                edits.push(Change { path: path.to_owned(), before: kustomization.source.text.to_string(), after });
             }
             Err(finding) => findings.push(*finding),
         }

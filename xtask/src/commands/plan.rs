@@ -2,7 +2,7 @@
 
 mod ask;
 mod page;
-mod shown;
+pub(crate) mod shown;
 
 use std::collections::BTreeMap;
 

@@ -7,6 +7,7 @@ mod enclosure;
 mod facts;
 mod outline;
 mod pki;
+mod progress;
 mod runner;
 mod stage;
 
@@ -195,6 +196,14 @@ fn rehearse(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome>
     let container =
         stage.repo.container(name).map_err(|finding| Failure::of_findings("HEAD has no such thing", vec![finding]))?;
     let names = names(stage.repo.deployed_with(&home, container));
+    // Inside an enclosure alone nobody of production can be asked how far its plan is.
+    let enclosed = args.enclosed.as_ref().map(|_| deployment::own_context(cx, &stage, workspace));
+    let service = enclosed.as_ref().map(|_| facts::Facts::of(cx, &stage, &home.image(name))).transpose()?.flatten();
+    let followed = enclosed.as_ref().zip(service.map(|facts| facts.service));
+    let mut progress = Vec::new();
+    if let Some((own, service)) = &followed {
+        progress.push(progress::at_the_start(own, service)?);
+    }
     let runner = Runner::new(stage.system.clone(), cx.report.clone(), calls(&stage.repo));
     let released = std::thread::scope(|scope| {
         let thread = scope.spawn(|| runner.work(workspace));
@@ -206,10 +215,14 @@ fn rehearse(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome>
     })?;
     again(cx, &stage, &names)?;
     stage.reload()?;
-    let outcome = outcome(&released);
+    if let Some((own, service)) = &followed {
+        progress.push(progress::once_released(own, service)?);
+    }
+    let mut outcome = outcome(&released);
     if args.enclosed.is_none() {
         return Ok(outcome);
     }
+    outcome.json["plan"] = Value::Array(progress);
     deploy(cx, args, &stage, (workspace, &home.image(name)), outcome)
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::cluster;
 use super::deployment::{self, Deployment, PSQL, WAYS};
 use super::facts::Facts;
+use super::progress;
 use crate::commands::Context;
 use crate::exec::signal;
 use crate::exec::workspace::Workspace;
@@ -32,6 +33,8 @@ struct Breakage {
     act: Act,
     /// The points that fail: soon, and once every probe has noticed.
     red: &'static [&'static [u64]],
+    /// The step of the plan that is not done any more.
+    back: &'static str,
     /// A failing point, and what it must say.
     reason: (u64, &'static str),
 }
@@ -42,6 +45,7 @@ const BREAKAGES: &[Breakage] = &[
         name: "redis-stopped",
         act: Act::Kubectl(&[&["scale", "deployment/redis", "--replicas=0"]]),
         red: &[&[3, 8]],
+        back: "pods",
         reason: (3, "redis: "),
     },
     Breakage {
@@ -53,15 +57,23 @@ const BREAKAGES: &[Breakage] = &[
              drop table stage_kept",
         ),
         red: &[&[2, 4, 8], &[2, 3, 8]],
+        back: "verified",
         reason: (2, "password authentication failed"),
     },
     Breakage {
         name: "role-dropped",
         act: Act::Sql("alter role authentik rename to stage_gone", "alter role stage_gone rename to authentik"),
         red: &[&[2, 4, 8], &[2, 3, 8]],
+        back: "verified",
         reason: (2, "there is no role authentik"),
     },
-    Breakage { name: "caddy-host-removed", act: Act::Caddy, red: &[&[5, 8]], reason: (5, "404") },
+    Breakage {
+        name: "caddy-host-removed",
+        act: Act::Caddy,
+        red: &[&[5, 8]],
+        back: "through-caddy",
+        reason: (5, "404"),
+    },
     Breakage {
         name: "service-renamed",
         act: Act::Kubectl(&[
@@ -69,18 +81,21 @@ const BREAKAGES: &[Breakage] = &[
             &["create", "service", "clusterip", "authentik-renamed", "--tcp=80:8000"],
         ]),
         red: &[&[4, 7, 8]],
+        back: "in-tailnet",
         reason: (4, "502"),
     },
     Breakage {
         name: "image-does-not-start",
         act: Act::Kubectl(&[&["set", "image", "deployment/redis", "redis=IMAGE"]]),
         red: &[&[3, 8]],
+        back: "pods",
         reason: (3, "usage: ak server|worker"),
     },
     Breakage {
         name: "limit-too-small",
         act: Act::Kubectl(&[&["set", "resources", "deployment/redis", "--limits=memory=1Mi", "--requests=memory=1Mi"]]),
         red: &[&[3, 8]],
+        back: "pods",
         reason: (3, "redis"),
     },
 ];
@@ -140,6 +155,8 @@ pub(super) fn run(cx: &Context, deployment: &Deployment<'_>, only: &[String], ou
         points.len(),
         started.elapsed().as_secs_f32()
     ));
+    let mut plan = outcome.json["plan"].as_array().cloned().unwrap_or_default();
+    plan.push(progress::at_the_end(&deployment.cx, &deployment.facts.service, PATIENCE)?);
     let mut rows = Vec::new();
     let mut values = Vec::new();
     for breakage in wanted(&deployment.facts, only) {
@@ -147,15 +164,19 @@ pub(super) fn run(cx: &Context, deployment: &Deployment<'_>, only: &[String], ou
         let broken = Instant::now();
         let (seen, said) = breakage.run(cx, deployment)?;
         let red = seen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        stage.done(&format!("{}: points {red} turned red, and green again", breakage.name));
+        stage.done(&format!(
+            "{}: points {red} turned red, {} was to do, and all is well again",
+            breakage.name, breakage.back
+        ));
         let seconds = format!("{:.0}", broken.elapsed().as_secs_f32());
         rows.push(vec![breakage.name.to_owned(), red, said.clone(), seconds]);
-        values.push(json!({"breakage": breakage.name, "red": seen, "reason": said}));
+        values.push(json!({"breakage": breakage.name, "red": seen, "reason": said, "back": breakage.back}));
     }
     if !rows.is_empty() {
         human += &format!("\n{}", table(&["BROKEN", "RED POINTS", "BECAUSE", "SECONDS"], &rows));
+        plan.push(progress::at_the_end(&deployment.cx, &deployment.facts.service, PATIENCE)?);
     }
-    let json = json!({"released": outcome.json["released"], "points": points, "breakages": values, "human": human});
+    let json = json!({"plan": plan, "released": outcome.json["released"], "points": points, "breakages": values, "human": human});
     Ok(Outcome { human, json, ..outcome })
 }
 
@@ -179,6 +200,7 @@ impl Breakage {
             }
             signal::sleep(Duration::from_secs(2))?;
         };
+        self.goes_back(deployment, until)?;
         self.act.undo(cx, deployment)?;
         let points = deployment.verify(PATIENCE)?;
         if failed(&points).is_empty() {
@@ -186,6 +208,22 @@ impl Breakage {
         }
         cx.report.say(&shown(&points));
         Err(Failure::refused(format!("{} was mended, but not everything is green again", self.name)).into())
+    }
+
+    /// What was done is to do again, as the plan says.
+    fn goes_back(&self, deployment: &Deployment<'_>, until: Instant) -> Result<()> {
+        loop {
+            let steps = progress::steps(&deployment.cx, &deployment.facts.service)?;
+            let open = progress::open(&steps);
+            if open.contains(&self.back) {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let summary = format!("{}: of the plan {open:?} is not done, and not {}", self.name, self.back);
+                return Err(Failure::refused(summary).into());
+            }
+            signal::sleep(Duration::from_secs(2))?;
+        }
     }
 }
 

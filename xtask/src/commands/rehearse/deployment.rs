@@ -308,7 +308,7 @@ fn postgres() -> Result<String> {
 }
 
 /// The clone, with the stage's variables and stand-in programs first on PATH.
-fn own_context(cx: &Context, stage: &Stage<'_>, workspace: &Workspace) -> Context {
+pub(super) fn own_context(cx: &Context, stage: &Stage<'_>, workspace: &Workspace) -> Context {
     let mut overlay = stage.system.overlay.clone();
     let path = env::var("PATH").unwrap_or_default();
     let stand_ins = workspace.text("clone/xtask/stand-ins/cluster/bin");

@@ -181,7 +181,7 @@ fn network(subject: &Subject<'_>, drafts: &mut Vec<Draft>, checks: &[Check]) {
     let domain = domain.as_deref().and_then(|host| host.split(':').next());
     let outside = well(checks, |check| domain.is_some_and(|host| asked(host, check)));
     let how = match caddy_host(subject) {
-        Some(host) => How::Accept(words(&["provision", &host, "--tags", "caddy"])),
+        Some(host) => How::Accept(words(&["provision", &host, "--tags", "caddy", "--yes"])),
         None => How::Person("provision the host that runs Caddy".to_owned()),
     };
     let what = "it answers through Caddy".to_owned();
