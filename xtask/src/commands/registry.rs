@@ -125,7 +125,7 @@ fn push(cx: &Context, args: &Push) -> Result<Outcome> {
         Failure::refused(format!("{}: its layers alone do not make the image", args.built)).next("push its archive")
     })?;
     if args.dry_run {
-        let Missing { layers, size } = publish::missing(&registry, repository, tag, &image)?;
+        let Missing { layers, size } = publish::missing(cx, &registry, repository, tag, &image)?;
         let human = format!("{layers} of {} layers would be read and sent, {}", image.layers.len(), bytes(size));
         return Ok(Outcome::ok(
             human,

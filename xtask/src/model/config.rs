@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::expectation::{self, Expectation, WaivedCheck};
 use super::finding::Finding;
-use super::image::{Architecture, Home};
+use super::image::{Architecture, Compression, Home};
 use super::promise::Promises;
 use super::source::Source;
 use super::waiver::Waiver;
@@ -71,6 +71,8 @@ pub(crate) struct Cluster {
     pub(crate) context: Option<KubeContext>,
     /// Where kubectl reaches it, where that is not `server`.
     pub(crate) api: Option<String>,
+    /// What its engines read of layers beside gzip.
+    pub(crate) layers: Compression,
     /// Where the context of that name leads on this machine, if not to this cluster.
     pub(crate) astray: Option<String>,
 }
@@ -236,6 +238,8 @@ struct RawCluster {
     architecture: Architecture,
     context: Option<String>,
     api: Option<String>,
+    #[serde(default)]
+    layers: Compression,
 }
 
 impl Config {
@@ -269,9 +273,10 @@ impl Config {
         let url = raw.forge.url.map(|url| url.parse().map_err(|why| bad(&url, why))).transpose()?;
         let RawForge { repository, remote, branch, workflow, .. } = raw.forge;
         let mut clusters = Vec::new();
-        for (name, RawCluster { server, architecture, context, api }) in raw.clusters {
+        for (name, RawCluster { server, architecture, context, api, layers }) in raw.clusters {
             let context = context.map(|text| text.parse().map_err(|why| bad(&text, format!("context: {why}"))));
-            clusters.push(Cluster { name, server, architecture, context: context.transpose()?, api, astray: None });
+            let context = context.transpose()?;
+            clusters.push(Cluster { name, server, architecture, context, api, layers, astray: None });
         }
         for value in [&raw.argocd.server, &raw.mirrors.owner].into_iter().flatten() {
             plain(value).map_err(|why| bad(value, why))?;
@@ -335,6 +340,14 @@ mod tests {
         }
         assert!(asked("api = 'https://100.64.0.7:6443'", "https://100.64.0.7:6443").is_ok());
         assert!(asked("api = 'https://100.64.0.7:6443'", "https://a.example.ts.net:6443").is_err());
+    }
+
+    #[test]
+    fn an_engine_reads_gzip_and_may_read_more() {
+        let text = "[clusters.a]\nserver = 'x'\narchitecture = 'amd64'\n[clusters.b]\nserver = 'y'\narchitecture = 'amd64'\nlayers = 'zstd'\n";
+        let config = Config::parse(Some(&Source::new(PATH, text))).unwrap();
+        let layers: Vec<Compression> = config.clusters.iter().map(|cluster| cluster.layers).collect();
+        assert_eq!(layers, [Compression::Gzip, Compression::Zstd]);
     }
 
     #[test]

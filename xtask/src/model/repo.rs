@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Cluster, Config};
 use super::finding::Finding;
-use super::image::{Home, split_reference};
+use super::image::{Compression, Home, split_reference};
 use super::kustomization::{FILE_NAMES, ImageEntry, Kustomization};
 use super::name::ContainerName;
 use super::source::{Place, Source};
@@ -244,6 +244,16 @@ impl Repo {
         clusters.sort_by(|a, b| a.name.cmp(&b.name));
         clusters.dedup_by(|a, b| a.name == b.name);
         clusters
+    }
+
+    /// What every engine reads that is to run `image`: those of the clusters that use it, of all clusters where none does.
+    pub(crate) fn compression(&self, image: &str) -> Compression {
+        let mut clusters = self.clusters_running(image);
+        if clusters.is_empty() {
+            clusters = self.config.clusters.iter().collect();
+        }
+        let zstd = !clusters.is_empty() && clusters.iter().all(|cluster| cluster.layers == Compression::Zstd);
+        if zstd { Compression::Zstd } else { Compression::Gzip }
     }
 
     /// The containers whose images are pinned beside that of `container`, in order, itself first.

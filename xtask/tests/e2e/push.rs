@@ -181,6 +181,38 @@ fn an_image_without_a_list_of_layers_is_read_from_its_archive() {
     assert_eq!((&archive["image_id"], &archive["digest"]), (&layers["image_id"], &layers["digest"]));
 }
 
+/// Once every engine that runs it reads zstd; what is there of gzip stays as it is.
+#[test]
+fn layers_are_of_zstd_where_every_cluster_reads_it() {
+    let stage = stage();
+    published(&mut publish(&stage, "tiny-v1.0.0", &stage.registry.url));
+    let config = stage.read("xtask/blumeops.toml");
+    stage.write("xtask/blumeops.toml", &config.replace("architecture =", "layers = \"zstd\"\narchitecture ="));
+    change(&stage, "second", "tiny-v1.0.1");
+    published(&mut publish(&stage, "tiny-v1.0.1", &stage.registry.url));
+    let text = inspect(&stage, &stage.registry.url, "v1.0.1-nix", &["--raw"]);
+    assert!(text.contains("layer.v1.tar+gzip") && text.matches("layer.v1.tar+zstd").count() == 1, "{text}");
+    // An engine that reads gzip only gets what is of zstd anew.
+    stage.write("xtask/blumeops.toml", &config);
+    stage.commit_and_push("gzip again");
+    stage.git(&["tag", "tiny-v1.0.2"]);
+    let gzip = published(&mut publish(&stage, "tiny-v1.0.2", &stage.registry.url));
+    assert!(!inspect(&stage, &stage.registry.url, "v1.0.2-nix", &["--raw"]).contains("zstd"));
+    stage.git(&["checkout", "--quiet", "tiny-v1.0.1"]);
+    let same = published(&mut publish(&stage, "tiny-v1.0.1", &stage.registry.url));
+    assert_eq!((&same["image_id"], &same["sent"]), (&gzip["image_id"], &Value::from(0)));
+    let to = format!("docker-archive:{}:x:y", stage.path("pulled").display());
+    let copy = [
+        "--insecure-policy",
+        "copy",
+        "--quiet",
+        "--src-tls-verify=false",
+        &reference(&stage.registry.url, "v1.0.1-nix"),
+        &to,
+    ];
+    run(stage.command("skopeo").args(copy));
+}
+
 #[test]
 fn two_at_once_both_succeed() {
     let stage = stage();

@@ -5,26 +5,38 @@ use anyhow::Result;
 use super::image::{Image, Layer};
 use crate::model::digest::{Digest, Hasher};
 use crate::model::failure::Failure;
-use crate::model::image::{self, NamedLayer};
+use crate::model::image::{self, Compression, NamedLayer};
 use crate::model::tag::ImageTag;
-use crate::registry::{Blob, Manifest, Registry};
+use crate::registry::{Manifest, Registry};
 
 /// A layer that need not be read: its digest, and what it is in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) diff_id: Digest,
-    pub(super) blob: Blob,
+    /// Nothing where it is compressed in a way that is not ours.
+    pub(super) compression: Option<Compression>,
+    pub(super) digest: Digest,
+    /// Bytes, compressed.
+    pub(super) size: u64,
+}
+
+impl Placed {
+    /// Can it be part of an image for those who read `most`?
+    pub(super) fn suits(&self, most: Compression) -> bool {
+        self.compression.is_some_and(|own| own == Compression::Gzip || own == most)
+    }
 }
 
 /// The layers of one image in a registry.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) repository: String,
-    layers: Vec<(NamedLayer, Blob)>,
+    /// Each with what is said of it.
+    layers: Vec<(Placed, String)>,
 }
 
 impl Known {
-    /// The layers of what `manifest` names; nothing where it is no image, or one whose layers are not all gzip.
+    /// The layers of what `manifest` names; nothing where it is no image.
     ///
     /// # Errors
     /// The registry can't be asked, or does not have what it names.
@@ -34,15 +46,14 @@ impl Known {
         let named = image::layers(&bytes).map_err(|why| {
             Failure::environment(format!("{}/{repository} has a configuration {config}: {why}", registry.endpoint))
         })?;
-        let gzip = manifest
-            .layers
-            .iter()
-            .all(|blob| blob.media_type.ends_with("tar.gzip") || blob.media_type.ends_with("tar+gzip"));
-        if named.len() != manifest.layers.len() || !gzip {
+        if named.len() != manifest.layers.len() {
             return Ok(None);
         }
-        let layers = named.into_iter().zip(manifest.layers.iter().cloned()).collect();
-        Ok(Some(Self { repository: repository.to_owned(), layers }))
+        let layers = named.into_iter().zip(&manifest.layers).map(|(NamedLayer { diff_id, comment }, blob)| {
+            let compression = compression(&blob.media_type);
+            (Placed { diff_id, compression, digest: blob.digest.clone(), size: blob.size }, comment)
+        });
+        Ok(Some(Self { repository: repository.to_owned(), layers: layers.collect() }))
     }
 
     /// The layers of the newest image in `repository`.
@@ -64,29 +75,38 @@ impl Known {
     /// # Errors
     /// A layer can't be read.
     pub(super) fn place(&self, image: &Image) -> Result<Vec<Option<Placed>>> {
-        let found: Vec<Option<&(NamedLayer, Blob)>> = image.layers.iter().map(|layer| self.find(layer)).collect();
+        let found: Vec<Option<&Placed>> = image.layers.iter().map(|layer| self.find(layer)).collect();
         let by_paths = image.layers.iter().zip(&found).filter(|(layer, _)| layer.diff_id.is_none());
         let smallest =
-            by_paths.filter_map(|(layer, found)| Some((layer, (*found)?))).min_by_key(|(_, (_, blob))| blob.size);
+            by_paths.filter_map(|(layer, found)| Some((layer, (*found)?))).min_by_key(|(_, placed)| placed.size);
         // The owner or the time that all files get may have changed, or the way in which tarballs are written: the
         // smallest of those layers tells for all.
         let paths_tell = match smallest {
-            Some((layer, (named, _))) => hash(image, layer)? == named.diff_id,
+            Some((layer, placed)) => hash(image, layer)? == placed.diff_id,
             None => true,
         };
-        let placed = image.layers.iter().zip(found).map(|(layer, found)| {
-            let (named, blob) = found.filter(|_| paths_tell || layer.diff_id.is_some())?;
-            Some(Placed { diff_id: named.diff_id.clone(), blob: blob.clone() })
-        });
-        Ok(placed.collect())
+        let told = |(layer, found): (&Layer, Option<&Placed>)| {
+            found.filter(|_| paths_tell || layer.diff_id.is_some()).cloned()
+        };
+        Ok(image.layers.iter().zip(found).map(told).collect())
     }
 
-    fn find(&self, layer: &Layer) -> Option<&(NamedLayer, Blob)> {
-        self.layers.iter().find(|(named, _)| match (&layer.diff_id, &layer.comment) {
-            (Some(diff_id), _) => named.diff_id == *diff_id,
-            (None, Some(comment)) => named.comment == *comment,
+    fn find(&self, layer: &Layer) -> Option<&Placed> {
+        let same = |(placed, comment): &&(Placed, String)| match (&layer.diff_id, &layer.comment) {
+            (Some(diff_id), _) => placed.diff_id == *diff_id,
+            (None, Some(own)) => comment == own,
             (None, None) => false,
-        })
+        };
+        self.layers.iter().find(same).map(|(placed, _)| placed)
+    }
+}
+
+/// Docker's and OCI's words for it.
+fn compression(media_type: &str) -> Option<Compression> {
+    match media_type.rsplit(['.', '+']).next() {
+        Some("gzip") => Some(Compression::Gzip),
+        Some("zstd") => Some(Compression::Zstd),
+        _ => None,
     }
 }
 
@@ -108,6 +128,18 @@ fn newest(tags: &[String]) -> Option<&String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_are_taken_for_what_they_are_called() {
+        for (media_type, expected) in [
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip", Some(Compression::Gzip)),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", Some(Compression::Zstd)),
+            ("application/vnd.oci.image.layer.v1.tar", None),
+            ("", None),
+        ] {
+            assert_eq!(compression(media_type), expected, "{media_type}");
+        }
+    }
 
     #[test]
     fn the_newest_is_the_highest_version() {

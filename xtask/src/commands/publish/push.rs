@@ -18,6 +18,7 @@ use crate::commands::Context;
 use crate::exec::{parallel, signal};
 use crate::model::digest::Digest;
 use crate::model::failure::{Failure, Kind};
+use crate::model::image::Compression;
 use crate::registry::{Beginning, Manifest, Registry, Taken};
 use crate::report::{Reporter, Stage, bytes};
 use crate::tools::archive;
@@ -31,8 +32,29 @@ const ASK_AT_ONCE: usize = 8;
 /// What is read at once.
 const PIECE: usize = 256 << 10;
 
-const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// What a manifest is called, its configuration, and a layer of gzip and of zstd.
+struct Words {
+    manifest: &'static str,
+    config: &'static str,
+    gzip: &'static str,
+    zstd: &'static str,
+}
+
+/// Docker's second schema, which everything reads.
+const DOCKER: Words = Words {
+    manifest: "application/vnd.docker.distribution.manifest.v2+json",
+    config: "application/vnd.docker.container.image.v1+json",
+    gzip: "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    // It has no word of its own for this, and none is needed.
+    zstd: OCI.zstd,
+};
+
+const OCI: Words = Words {
+    manifest: "application/vnd.oci.image.manifest.v1+json",
+    config: "application/vnd.oci.image.config.v1+json",
+    gzip: "application/vnd.oci.image.layer.v1.tar+gzip",
+    zstd: "application/vnd.oci.image.layer.v1.tar+zstd",
+};
 
 /// What a push came to.
 #[derive(Clone, Debug)]
@@ -62,7 +84,9 @@ pub(crate) fn push(cx: &Context, registry: &Registry, repository: &str, tag: &st
         stage.skipped(&format!("{repository}:{tag} is in the registry already"));
         return Ok(Pushed { manifest, image_id, sent: 0 });
     }
-    let target = Target { registry, repository, meter: Meter::default(), resumes: AtomicBool::new(false) };
+    let compression = compression(cx, repository)?;
+    let (meter, resumes) = (Meter::default(), AtomicBool::new(false));
+    let target = Target { registry, repository, compression, meter, resumes };
     let mut push = Push { image, target, placed: vec![None; image.layers.len()] };
     let (image_id, digest) = push.run(cx, tag, &mut stage).map_err(half_done)?;
     let manifest = registry.manifest(repository, tag)?.filter(|manifest| manifest.digest == digest).ok_or_else(|| {
@@ -89,15 +113,32 @@ pub(crate) struct Missing {
 ///
 /// # Errors
 /// As [`push`].
-pub(crate) fn missing(registry: &Registry, repository: &str, tag: &str, image: &Image) -> Result<Missing> {
+pub(crate) fn missing(
+    cx: &Context,
+    registry: &Registry,
+    repository: &str,
+    tag: &str,
+    image: &Image,
+) -> Result<Missing> {
     if there(registry, repository, tag, image)?.is_some() {
         return Ok(Missing { layers: 0, size: 0 });
     }
     let known = Known::newest(registry, repository)?;
     let placed = known.map_or_else(|| Ok(vec![None; image.layers.len()]), |known| known.place(image))?;
+    let placed = suitable(placed, compression(cx, repository)?);
     let missing = image.layers.iter().zip(placed).filter(|(_, placed)| placed.is_none());
     let sizes: Vec<u64> = missing.map(|(layer, _)| layer.size()).collect();
     Ok(Missing { layers: sizes.len(), size: sizes.iter().sum() })
+}
+
+/// What all who run the image read.
+fn compression(cx: &Context, repository: &str) -> Result<Compression> {
+    Ok(cx.repo.compression(&format!("{}/{repository}", cx.home()?.host)))
+}
+
+/// Those that can be part of an image for those who read `most`.
+fn suitable(placed: Vec<Option<Placed>>, most: Compression) -> Vec<Option<Placed>> {
+    placed.into_iter().map(|placed| placed.filter(|placed| placed.suits(most))).collect()
 }
 
 /// The same image, where `tag` names it already.
@@ -139,7 +180,7 @@ impl Push<'_> {
     fn run(&mut self, cx: &Context, tag: &str, stage: &mut Stage<'_>) -> Result<(Digest, Digest)> {
         let Target { registry, repository, .. } = self.target;
         if let Some(known) = Known::newest(registry, repository)? {
-            self.placed = known.place(self.image)?;
+            self.placed = suitable(known.place(self.image)?, self.target.compression);
         }
         if !self.missing().is_empty() {
             self.take_over(cx)?;
@@ -158,9 +199,9 @@ impl Push<'_> {
             let configuration = self.image.configuration(&diff_ids)?;
             let size = configuration.len();
             let image_id = sender::put(&self.target, configuration)?;
-            let manifest = manifest(&image_id, size, &placed);
+            let (words, manifest) = manifest(&image_id, size, &placed);
             let digest = Digest::of(&manifest);
-            match registry.put_manifest(repository, tag, MANIFEST, manifest)? {
+            match registry.put_manifest(repository, tag, words.manifest, manifest)? {
                 Taken::Yes => return Ok((image_id, digest)),
                 Taken::Incomplete(why) => incomplete = why,
             }
@@ -180,7 +221,7 @@ impl Push<'_> {
         let Target { registry, repository, .. } = self.target;
         for slot in &mut self.placed {
             if let Some(placed) = slot
-                && !registry.has_blob(repository, &placed.blob.digest)?
+                && !registry.has_blob(repository, &placed.digest)?
             {
                 *slot = None;
             }
@@ -202,7 +243,7 @@ impl Push<'_> {
                 signal::check()?;
                 continue;
             };
-            let found = known.place(self.image)?;
+            let found = suitable(known.place(self.image)?, self.target.compression);
             let wanted: Vec<(usize, Placed)> =
                 self.missing().into_iter().filter_map(|number| Some((number, found.get(number)?.clone()?))).collect();
             let mounted = parallel::map(&wanted, ASK_AT_ONCE, |(_, placed)| self.mount(placed, &known.repository));
@@ -218,7 +259,7 @@ impl Push<'_> {
 
     fn mount(&self, placed: &Placed, from: &str) -> Result<bool> {
         let Target { registry, repository, meter, .. } = &self.target;
-        match registry.begin(repository, Some((&placed.blob.digest, from)), &meter.sent)? {
+        match registry.begin(repository, Some((&placed.digest, from)), &meter.sent)? {
             Beginning::Mounted => Ok(true),
             Beginning::Upload(upload) => upload.cancel().map(|()| false),
         }
@@ -327,16 +368,22 @@ impl Push<'_> {
     }
 }
 
-/// The manifest, as Docker's second schema writes it.
-fn manifest(image_id: &Digest, size: usize, placed: &[&Placed]) -> Vec<u8> {
-    let layer = |placed: &&Placed| json!({"mediaType": sender::GZIP, "size": placed.blob.size, "digest": placed.blob.digest.as_str()});
+/// The manifest: Docker's, unless a layer is of zstd.
+fn manifest(image_id: &Digest, size: usize, placed: &[&Placed]) -> (Words, Vec<u8>) {
+    let zstd = placed.iter().any(|placed| placed.compression == Some(Compression::Zstd));
+    let words = if zstd { OCI } else { DOCKER };
+    let layer = |placed: &&Placed| {
+        let media_type = if placed.compression == Some(Compression::Zstd) { words.zstd } else { words.gzip };
+        json!({"mediaType": media_type, "size": placed.size, "digest": placed.digest.as_str()})
+    };
     let manifest = json!({
         "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "size": size, "digest": image_id.as_str()},
+        "mediaType": words.manifest,
+        "config": {"mediaType": words.config, "size": size, "digest": image_id.as_str()},
         "layers": placed.iter().map(layer).collect::<Vec<_>>(),
     });
-    manifest.to_string().into_bytes()
+    let bytes = manifest.to_string().into_bytes();
+    (words, bytes)
 }
 
 /// Works, and says how far it is: all the time to somebody who watches, now and then to a log.
@@ -358,22 +405,27 @@ fn watched<T>(stage: &mut Stage<'_>, meter: &Meter, work: impl FnOnce() -> T) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Blob;
 
     #[test]
-    fn a_manifest_names_the_configuration_and_every_layer() {
+    fn a_manifest_is_dockers_unless_a_layer_is_of_zstd() {
         let (id, other) = (Digest::of(b"1"), Digest::of(b"2"));
-        let blob = Blob {
-            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        let layer = |compression| Placed {
+            diff_id: id.clone(),
+            compression: Some(compression),
             digest: other.clone(),
             size: 9,
         };
-        let placed = Placed { diff_id: id.clone(), blob };
-        let text = String::from_utf8(manifest(&id, 7, &[&placed])).unwrap();
+        let (gzip, zstd) = (layer(Compression::Gzip), layer(Compression::Zstd));
+        let (words, bytes) = manifest(&id, 7, &[&gzip]);
         let expected = format!(
-            r#"{{"config":{{"digest":"{id}","mediaType":"{CONFIG}","size":7}},"layers":[{{"digest":"{other}","mediaType":"{}","size":9}}],"mediaType":"{MANIFEST}","schemaVersion":2}}"#,
-            sender::GZIP
+            r#"{{"config":{{"digest":"{id}","mediaType":"application/vnd.docker.container.image.v1+json","size":7}},"layers":[{{"digest":"{other}","mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":9}}],"mediaType":"{}","schemaVersion":2}}"#,
+            words.manifest
         );
-        assert_eq!(text, expected);
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+        let (words, bytes) = manifest(&id, 7, &[&gzip, &zstd]);
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(words.manifest, "application/vnd.oci.image.manifest.v1+json");
+        assert!(text.contains("layer.v1.tar+gzip") && text.contains("layer.v1.tar+zstd") && !text.contains("docker"));
+        assert!(zstd.suits(Compression::Zstd) && gzip.suits(Compression::Zstd) && !zstd.suits(Compression::Gzip));
     }
 }

@@ -11,17 +11,15 @@ use crate::exec::compress::Packer;
 use crate::exec::signal;
 use crate::model::digest::{Digest, Hasher};
 use crate::model::failure::Failure;
-use crate::registry::{Beginning, Blob, Delivery, Registry, Upload};
+use crate::model::image::Compression;
+use crate::registry::{Beginning, Delivery, Registry, Upload};
 use crate::report::bytes;
 
 /// What is sent at once. A layer that is smaller is not sent before its digest is known and asked for.
-const CHUNK: usize = 8 << 20;
+const CHUNK: usize = 6 << 20;
 
 /// How often a blob is begun.
 pub(super) const TRIES: usize = 4;
-
-/// How gzipped layers are called.
-pub(super) const GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// How far a push is.
 #[derive(Debug, Default)]
@@ -48,6 +46,7 @@ impl fmt::Display for Meter {
 pub(super) struct Target<'a> {
     pub(super) registry: &'a Registry,
     pub(super) repository: &'a str,
+    pub(super) compression: Compression,
     pub(super) meter: Meter,
     /// The registry had a layer that no manifest told of: a push has been broken off.
     pub(super) resumes: AtomicBool,
@@ -103,7 +102,7 @@ impl Packed {
 impl<'a> Sender<'a> {
     pub(super) fn new(target: &'a Target<'a>, forced: bool) -> Result<Self> {
         let (plain, packed) = (Hasher::default(), Packed::default());
-        Ok(Self { target, forced, state: State::Kept, plain, packed, packer: Packer::new()? })
+        Ok(Self { target, forced, state: State::Kept, plain, packed, packer: Packer::new(target.compression)? })
     }
 
     /// Takes the next bytes.
@@ -124,7 +123,7 @@ impl<'a> Sender<'a> {
 
     /// Sends a chunk, if it has to be sent.
     fn send(&mut self) -> Result<()> {
-        let Target { registry, repository, meter, resumes } = self.target;
+        let Target { registry, repository, meter, resumes, .. } = self.target;
         if matches!(self.state, State::Kept) {
             self.state = if !self.forced && resumes.load(Ordering::Relaxed) {
                 State::Hashed
@@ -152,7 +151,7 @@ impl<'a> Sender<'a> {
             packed.take(bytes);
             Ok(())
         })?;
-        let Target { registry, repository, meter, resumes } = target;
+        let Target { registry, repository, meter, resumes, .. } = target;
         let digest = packed.hasher.digest();
         let last = Arc::new(packed.chunk);
         match state {
@@ -164,8 +163,7 @@ impl<'a> Sender<'a> {
             State::Hashed => return Err(Again("the registry does not have it after all".to_owned()).into()),
         }
         meter.layers_done.fetch_add(1, Ordering::Relaxed);
-        let blob = Blob { media_type: GZIP.to_owned(), digest, size: packed.size };
-        Ok(Placed { diff_id: plain.digest(), blob })
+        Ok(Placed { diff_id: plain.digest(), compression: Some(target.compression), digest, size: packed.size })
     }
 }
 
