@@ -116,6 +116,19 @@ impl Context {
         Ok(Argocd { server })
     }
 
+    /// Says what a failure leaves, where it does not say so itself.
+    pub(crate) fn leaving<T>(result: Result<T>, left: &str) -> Result<T> {
+        result.map_err(|error| match error.downcast::<Failure>() {
+            Ok(failure) if failure.left.is_none() && !failure.summary.contains("nothing was") => {
+                let next =
+                    failure.next.clone().unwrap_or_else(|| "the same command again goes on from there".to_owned());
+                failure.left(left).next(next).into()
+            }
+            Ok(failure) => failure.into(),
+            Err(error) => Failure::environment(format!("{error:#}")).left(left).into(),
+        })
+    }
+
     /// Stops here once a signal has come.
     pub(crate) fn pause_point(left: &str) -> Result<()> {
         if signal::interrupted() {

@@ -35,7 +35,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let home = cx.home()?;
     let tag = ImageTag::release(args.version, pinned_kind(&cx.repo, container, &home.image(&args.name)));
     let registry = cx.registry()?;
-    let manifest = registry.manifest(&home.repository(&args.name), &tag.to_string())?;
+    let manifest =
+        Context::leaving(registry.manifest(&home.repository(&args.name), &tag.to_string()), "nothing was changed")?;
     let missing = || {
         Failure::refused(format!(
             "{} has no {}:{tag}; nothing was changed",
@@ -50,7 +51,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     if args.dry_run {
         return Ok(super::build::commands(cx, edits.iter().map(patch)));
     }
-    apply(cx, &edits)?;
+    Context::leaving(apply(cx, &edits), "each file is pinned or as it was")?;
     let changed: Vec<&str> = edits.iter().map(|edit| edit.path.as_str()).collect();
     let human = if edits.is_empty() {
         format!("{} is pinned to {tag} already", args.name)

@@ -39,9 +39,10 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         return Ok(build::commands(cx, command_lines(cx, container, &repository, &image_tag).into_iter()));
     }
     Context::preflight(&["git", "nix-build"])?;
-    check_head(cx, container, &args.tag)?;
-    let built = build::to_push(cx, container)?;
-    let pushed = push(cx, &registry, &repository, &image_tag, &built)?;
+    Context::leaving(check_head(cx, container, &args.tag), "nothing was published")?;
+    let built = Context::leaving(build::to_push(cx, container), "nothing was published")?;
+    let pushed = push(cx, &registry, &repository, &image_tag, &built);
+    let pushed = Context::leaving(pushed, &format!("whether the registry has {repository}:{image_tag} is not known"))?;
     let image = format!("{}:{image_tag}", cx.home()?.image(&container.name));
     outputs(&image, &pushed, built.layers.len())?;
     let Pushed { manifest, image_id, sent } = pushed;

@@ -13,6 +13,7 @@ use super::publish::image::Image;
 use super::{Context, pin, publish};
 use crate::checks::{image, release::Choice};
 use crate::exec::lock;
+use crate::exec::run::Output;
 use crate::model::failure::Failure;
 use crate::model::image::Declared;
 use crate::model::name::ContainerName;
@@ -21,7 +22,7 @@ use crate::model::tag::{BuildKind, GitTag, ImageTag};
 use crate::model::version::{Bump, Version};
 use crate::registry::{Manifest, Registry};
 use crate::report::Outcome;
-use crate::tools::{git, skopeo};
+use crate::tools::{Invocation, git, skopeo};
 use gather::Facts;
 
 /// Release a container: tag, wait for its image, verify it, pin it
@@ -82,7 +83,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     let home = cx.home()?;
     let (registry, repository, image) = (cx.registry()?, home.repository(&args.name), home.image(&args.name));
     let stage = cx.report.stage("check");
-    let (choice, facts, declared) = gather::preflight(cx, args, container, &registry)?;
+    let gathered = gather::preflight(cx, args, container, &registry);
+    let (choice, facts, declared) = Context::leaving(gathered, "nothing was tagged, pushed or changed")?;
     let Choice { version, resumes } = choice;
     let tag = GitTag { container: args.name.clone(), version };
     let remark = match (resumes, facts.commit == facts.head) {
@@ -101,7 +103,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
 
 /// Only one release of a container runs in one clone; the remote decides between clones.
 fn one_at_a_time(cx: &Context, name: &ContainerName) -> Result<lock::Lock> {
-    let folder = cx.system.stdout(&git::common_dir(), "this is not a git checkout")?;
+    let folder =
+        Context::leaving(cx.system.stdout(&git::common_dir(), "this is not a git checkout"), "nothing was done")?;
     let path = std::path::Path::new(folder.trim()).join(format!("xtask-release-{name}.lock"));
     let taken = lock::take(&path).map_err(|error| Failure::environment(format!("{}: {error}", path.display())))?;
     taken.ok_or_else(|| {
@@ -115,13 +118,14 @@ fn one_at_a_time(cx: &Context, name: &ContainerName) -> Result<lock::Lock> {
 impl Release<'_> {
     fn perform(&self) -> Result<Outcome> {
         let tag = &self.tag;
-        let built = self.build_here()?;
+        let built = Context::leaving(self.build_here(), "nothing was tagged, pushed or changed")?;
         self.push_tag()?;
         Context::pause_point(&format!("{tag} is pushed; its image is not checked yet"))?;
-        let manifest = self.image_in_registry(built)?;
+        let manifest = Context::leaving(self.image_in_registry(built), &format!("{tag} is pushed; nothing is pinned"))?;
         Context::pause_point(&format!("{tag} is pushed and its image is in the registry; nothing is pinned yet"))?;
-        self.verify(&manifest)?;
-        let pinned = self.pin(&manifest)?;
+        let there = format!("{tag} is pushed and its image is in the registry");
+        Context::leaving(self.verify(&manifest), &format!("{there}; nothing is pinned"))?;
+        let pinned = Context::leaving(self.pin(&manifest), &format!("{there}; pins may be there in part"))?;
         let reference = format!("{}:{}@{}", self.image, self.image_tag, manifest.digest);
         let rows = [
             vec!["image".to_owned(), format!("{}:{}", self.image, self.image_tag)],
@@ -161,7 +165,8 @@ impl Release<'_> {
             return Ok(());
         }
         if !self.facts.known.local.contains_key(tag) {
-            cx.system.stdout(&git::tag(tag, &self.message(), &self.facts.commit), "tagging")?;
+            let tagged = cx.system.stdout(&git::tag(tag, &self.message(), &self.facts.commit), "tagging");
+            Context::leaving(tagged, &format!("nothing was pushed; {tag} may be tagged here"))?;
         }
         let invocation = git::push_tag(remote, tag);
         let interrupted = |error: anyhow::Error| match error.downcast::<Failure>() {
@@ -172,18 +177,40 @@ impl Release<'_> {
             Err(error) => error,
         };
         let output = cx.system.output(&invocation).map_err(interrupted)?;
-        if !output.success() {
-            cx.system.stdout(&git::delete_tag(tag), "removing the local tag")?;
-            let failure = cx.system.failed(&invocation, &output, &format!("{remote} did not take {tag}"));
-            let next = if output.stderr.contains("already exists") || output.stderr.contains("cannot lock ref") {
-                "another release pushed this tag first: run again to follow or succeed it"
-            } else {
-                "see the message of the remote above, then run again"
-            };
-            return Err(failure.left("the local tag was removed; nothing else was changed").next(next).into());
+        // What it says is not what has happened: the answer may have got lost.
+        if !output.success()
+            && !Context::leaving(
+                self.has_arrived(),
+                &format!("{tag} is tagged here; whether {remote} has it is not known"),
+            )?
+        {
+            return Err(self.not_taken(&invocation, &output)?.into());
         }
         stage.done(&format!("{tag} pushed to {remote}"));
         Ok(())
+    }
+
+    /// Has the remote the very tag that is here?
+    fn has_arrived(&self) -> Result<bool> {
+        let (system, forge) = (&self.cx.system, &self.cx.repo.config.forge);
+        let name = self.tag.to_string();
+        let ours = system.stdout(&git::object_of(&self.tag), "git rev-parse")?;
+        let theirs = system.stdout(&git::ls_remote(&forge.remote, &forge.branch, &name), "asking the remote")?;
+        Ok(theirs.lines().any(|line| line == format!("{}\trefs/tags/{name}", ours.trim())))
+    }
+
+    /// The remote refused it: here it goes too.
+    fn not_taken(&self, invocation: &Invocation, output: &Output) -> Result<Failure> {
+        let (cx, tag, remote) = (self.cx, &self.tag, &self.cx.repo.config.forge.remote);
+        let removed = cx.system.stdout(&git::delete_tag(tag), "removing the local tag");
+        Context::leaving(removed, &format!("{remote} did not take {tag}, which may still be tagged here"))?;
+        let failure = cx.system.failed(invocation, output, &format!("{remote} did not take {tag}"));
+        let next = if output.stderr.contains("already exists") || output.stderr.contains("cannot lock ref") {
+            "another release pushed this tag first: run again to follow or succeed it"
+        } else {
+            "see the message of the remote above, then run again"
+        };
+        Ok(failure.left("the local tag was removed; nothing else was changed").next(next))
     }
 
     /// Before the tag: an image that can't be built leaves no tag behind.

@@ -1,6 +1,7 @@
 //! The environment, read in one place.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Variables that hold our credentials. They are read by this process and taken from every child.
 pub(crate) const CREDENTIALS: [&str; 3] =
@@ -23,6 +24,12 @@ pub(crate) fn credential(name: &str) -> Result<Option<String>, String> {
     let Some(file) = var(&format!("{name}_FILE")) else { return Ok(None) };
     let text = std::fs::read_to_string(&file).map_err(|error| format!("{name}_FILE names {file}: {error}"))?;
     Ok(Some(text.trim_end().to_owned()))
+}
+
+/// No command and no request may take longer than this: `limit`, or as many seconds as `BLUMEOPS_PATIENCE` says.
+pub(crate) fn patience(limit: Duration) -> Duration {
+    let seconds = var("BLUMEOPS_PATIENCE").and_then(|text| text.parse().ok());
+    seconds.map_or(limit, |seconds| limit.min(Duration::from_secs(seconds)))
 }
 
 /// Values of variables whose name says that they are secret.

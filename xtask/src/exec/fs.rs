@@ -123,18 +123,42 @@ pub(crate) fn written(path: &Path) -> Option<String> {
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
-    let mut file =
-        tempfile::NamedTempFile::new_in(folder).with_context(|| format!("can't write in {}", folder.display()))?;
-    file.write_all(text.as_bytes())?;
-    if let Ok(metadata) = path.metadata() {
-        file.as_file().set_permissions(metadata.permissions())?;
-    } else {
-        use std::os::unix::fs::PermissionsExt as _;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = folder.join(format!(".{name}.new"));
+    let mut file = beside_alone(&beside).with_context(|| format!("can't write in {}", folder.display()))?;
+    let written = fill(&mut file, path, text)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .with_context(|| format!("can't replace {}", path.display()));
+    if written.is_err() {
+        std::fs::remove_file(&beside).unwrap_or_default();
     }
-    file.as_file().sync_all()?;
-    file.persist(path).with_context(|| format!("can't replace {}", path.display()))?;
-    Ok(())
+    written
+}
+
+/// The file beside another, under one name: what somebody left who was killed is taken up by the next who writes. It is
+/// locked, so that of two who write at once the second waits.
+fn beside_alone(beside: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+    loop {
+        let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let mut options = std::fs::File::options();
+        let file = options.create(true).truncate(false).write(true).custom_flags(no_link).open(beside)?;
+        file.lock()?;
+        // Whoever held it may have renamed it meanwhile; then it is not the file beside any more.
+        let same = beside.symlink_metadata().is_ok_and(|now| file.metadata().is_ok_and(|ours| ours.ino() == now.ino()));
+        if same {
+            return Ok(file);
+        }
+    }
+}
+
+fn fill(file: &mut std::fs::File, path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_len(0)?;
+    file.write_all(text.as_bytes())?;
+    let permissions = path.metadata().map(|metadata| metadata.permissions());
+    file.set_permissions(permissions.unwrap_or_else(|_| std::fs::Permissions::from_mode(0o644)))?;
+    file.sync_all()
 }
 
 /// Appends to a file that somebody else made, as CI's step outputs are.

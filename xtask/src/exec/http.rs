@@ -10,7 +10,7 @@ use ureq::http::{self, HeaderName, Method, Response, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, SendBody};
 
-use super::signal;
+use super::{env, signal};
 use crate::model::failure::Failure;
 
 /// How often a request is made before it is given up.
@@ -122,9 +122,9 @@ impl Client {
     pub(crate) fn new() -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_recv_response(Some(Duration::from_secs(20)))
-            .timeout_global(Some(Duration::from_secs(60)))
+            .timeout_connect(Some(env::patience(Duration::from_secs(5))))
+            .timeout_recv_response(Some(env::patience(Duration::from_secs(20))))
+            .timeout_global(Some(env::patience(Duration::from_secs(60))))
             .max_idle_connections_per_host(8)
             .user_agent("blumeops-xtask")
             // Authorities that the machine trusts, not those that the library came with.
@@ -185,8 +185,9 @@ impl Client {
                 let builder = builder.header(header::CONTENT_LENGTH, payload.len());
                 let request = builder.body(SendBody::from_owned_reader(payload))?;
                 let request = agent.configure_request(request);
-                let request = request.timeout_global(None).timeout_send_body(Some(SENDING));
-                agent.run(request.timeout_recv_response(Some(SENDING)).build())
+                let limit = Some(env::patience(SENDING));
+                let request = request.timeout_global(None).timeout_send_body(limit);
+                agent.run(request.timeout_recv_response(limit).build())
             }
         })
     }

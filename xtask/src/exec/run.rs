@@ -140,7 +140,8 @@ impl System {
             stdout: Vec::new(),
             stderr: String::new(),
         };
-        let end = collected.until_done(&handle, &lines, invocation.limit);
+        let limit = env::patience(invocation.limit);
+        let end = collected.until_done(&handle, &lines, limit);
         if end.is_err() {
             stop(&handle, &group);
         }
@@ -170,7 +171,7 @@ impl System {
 
     /// Why a command was not let end by itself.
     fn ended(&self, invocation: &Invocation, end: End, stderr: &str) -> Failure {
-        let (program, limit) = (&invocation.program, invocation.limit.as_secs_f32());
+        let (program, limit) = (&invocation.program, env::patience(invocation.limit).as_secs_f32());
         let why = match end {
             End::Interrupted => return signal::failure(),
             End::Lost(error) => return Failure::environment(format!("lost track of {program}: {error}")),

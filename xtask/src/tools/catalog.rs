@@ -110,6 +110,17 @@ const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "strace",
+        minimum: &[5],
+        reason: "inject= with when=",
+        version: "--version",
+        needed_by: &["tests"],
+        debian: Packages("strace"),
+        nixos: "strace",
+        macos: NOT_IN_MISE,
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "skopeo",
         minimum: &[1, 9],
         reason: "--retry-times",

@@ -46,6 +46,12 @@ pub(crate) fn describe() -> Invocation {
     line!("git describe --always --dirty --abbrev=40 --exclude=*")
 }
 
+/// The object that a tag of this clone is.
+pub(crate) fn object_of(tag: &GitTag) -> Invocation {
+    let name = format!("refs/tags/{tag}");
+    git(line!("git rev-parse --verify --quiet --end-of-options {name}"))
+}
+
 /// The branch that is checked out; empty when none is.
 pub(crate) fn current_branch() -> Invocation {
     git(line!("git branch --show-current"))

@@ -9,6 +9,7 @@ mod checks;
 mod cleaning;
 mod damage;
 mod dry_run;
+mod faults;
 mod foreign;
 mod health;
 mod interrupted;
@@ -39,3 +40,5 @@ mod tls;
 mod troubles;
 mod unnamed;
 mod whole;
+#[path = "../../stand-ins/faults.rs"]
+mod wrong;

@@ -201,7 +201,7 @@ fn layers_are_of_zstd_where_every_cluster_reads_it() {
     stage.git(&["checkout", "--quiet", "tiny-v1.0.1"]);
     let same = published(&mut publish(&stage, "tiny-v1.0.1", &stage.registry.url));
     assert_eq!((&same["image_id"], &same["sent"]), (&gzip["image_id"], &Value::from(0)));
-    let to = format!("docker-archive:{}:x:y", stage.path("pulled").display());
+    let to = format!("oci:{}:x", stage.path("pulled").display());
     let copy = [
         "--insecure-policy",
         "copy",

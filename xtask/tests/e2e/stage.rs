@@ -133,6 +133,14 @@ impl Stage {
         Self { folder: tempfile::tempdir().unwrap(), registry: Registry::start() }
     }
 
+    /// The same again elsewhere: files, remote, caches, and what the registry has.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::empty();
+        run(Command::new("cp").arg("-a").arg(self.path(".")).arg(copy.path("")));
+        run(Command::new("cp").arg("-a").arg(self.registry.storage().join(".")).arg(copy.registry.storage()));
+        copy
+    }
+
     fn set_up(&self) {
         let home = "[user]\n\tname = tester\n\temail = tester@localhost\n[init]\n\tdefaultBranch = main\n";
         fs::create_dir_all(self.path("home")).unwrap();
@@ -390,6 +398,7 @@ impl Registry {
 
     fn start_as(storage: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("blobs")).unwrap();
         let port = free_port();
         let configuration = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: FOLDER/blobs}}{storage}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{more}"
@@ -409,6 +418,11 @@ impl Registry {
             .expect("docker-registry is missing: cargo xtask setup --yes --for tests");
         wait_for_port(port);
         Self { url: format!("http://127.0.0.1:{port}"), folder, child }
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn storage(&self) -> PathBuf {
+        self.folder.path().join("blobs")
     }
 
     pub(crate) fn get(&self, path: &str) -> String {
@@ -433,7 +447,7 @@ impl Registry {
     /// Every file below its storage that names something: repositories, tags and their digests.
     fn state(&self) -> String {
         let mut lines = Vec::new();
-        list(&self.folder.path().join("blobs"), &mut lines);
+        list(&self.storage(), &mut lines);
         lines.retain(|line| line.contains("_manifests"));
         lines.sort();
         lines.join("\n")

@@ -89,14 +89,12 @@ fn a_real_api_server_says_what_applying_would_change() {
     wait_for(&log, "held until Ctrl-C");
     let folder = shown_folder(&log);
     let result = std::panic::catch_unwind(|| live(&stage, &folder));
-    let ended = Instant::now();
     kill("INT", child.id());
     let status = child.wait().unwrap();
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
     assert_eq!(status.code(), Some(130));
-    assert!(ended.elapsed() < Duration::from_secs(5), "it took {:?}", ended.elapsed());
     assert_eq!((traces(), rehearsals(&stage)), (vec![], 0));
     stage.assert_nothing_runs();
 }

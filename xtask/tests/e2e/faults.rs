@@ -1,0 +1,214 @@
+//! Everything that a command does goes wrong in every way once, and the same command then finishes it: nothing is
+//! lost and nothing is done twice.
+
+mod grounds;
+mod subjects;
+mod table;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use grounds::{Grounds, Spot, Trial};
+use subjects::{Effect, SUBJECTS, Subject, Times};
+use table::Table;
+
+use crate::stage::Done;
+use crate::wrong::{Fault, When, locked};
+
+/// Most cases wait: for a process to start, for patience to end.
+const AT_ONCE: usize = 6;
+
+/// One case in so many happens in a short run; `BLUMEOPS_FAULTS=all` has all of them happen.
+const SHARE: usize = 4;
+
+struct Case {
+    subject: &'static Subject,
+    spot: Spot,
+    fault: Fault,
+    /// Decides whether it has its turn in a short run.
+    turn: usize,
+}
+
+/// What came of a case. All three are empty where all is well.
+#[derive(Default)]
+struct Verdict {
+    lost: Vec<String>,
+    doubled: Vec<String>,
+    wrong: Vec<String>,
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_done_twice() {
+    let grounds = Grounds::new();
+    let all: Vec<Case> = SUBJECTS.iter().flat_map(|subject| cases(&grounds, subject)).collect();
+    let possible = all.len();
+    let is_whole = std::env::var("BLUMEOPS_FAULTS").is_ok_and(|which| which == "all");
+    // Each spot has some of the faults in every run, and those next to it others.
+    let cases: Vec<Case> = all.into_iter().filter(|case| is_whole || case.turn % SHARE == 0).collect();
+    println!("{} of {possible} cases are made to happen", cases.len());
+    let (next, table, faulty) = (AtomicUsize::new(0), Mutex::new(Table::default()), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+            let (what, verdict) = tried(&grounds, case);
+            let Verdict { lost, doubled, wrong } = verdict;
+            locked(&table).add(case.subject.name, case.fault, &case.spot, (lost.len(), doubled.len()));
+            for (kind, all) in [("lost", lost), ("doubled", doubled), ("wrong", wrong)] {
+                let line = |one| {
+                    format!("{}, {}, {:?} {what}: {kind}: {one}", case.subject.name, case.fault.word(), case.spot)
+                };
+                locked(&faulty).extend(all.into_iter().map(line));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    let table = table.into_inner().unwrap();
+    println!("{table}");
+    let faulty = faulty.into_inner().unwrap();
+    assert!(faulty.is_empty(), "{} of {} cases\n{}", faulty.len(), cases.len(), faulty.join("\n"));
+    if !is_whole {
+        table.assert_documented();
+    }
+}
+
+/// Every fault at every spot where there can be one.
+fn cases(grounds: &Grounds, subject: &'static Subject) -> Vec<Case> {
+    let spots = grounds.trial(subject).spots();
+    let mut cases = Vec::new();
+    for (place, (spot, answers)) in spots.into_iter().enumerate() {
+        let faults = Fault::ALL.into_iter().filter(|fault| is_possible(*fault, &spot, answers)).enumerate();
+        cases.extend(faults.map(|(at, fault)| Case { subject, spot: spot.clone(), fault, turn: place + at }));
+    }
+    cases
+}
+
+fn is_possible(fault: Fault, spot: &Spot, answers: bool) -> bool {
+    match (fault, spot) {
+        (Fault::Cut, _) => answers,
+        (_, Spot::Command(_) | Spot::Request(_)) => true,
+        (fault, Spot::Write(_)) => matches!(
+            fault,
+            Fault::Killed(When::Before) | Fault::Interrupted(When::Before) | Fault::Refuses(When::Before) | Fault::Gone
+        ),
+    }
+}
+
+/// One fault, and the same command once more.
+fn tried(grounds: &Grounds, case: &Case) -> (String, Verdict) {
+    let trial = grounds.trial(case.subject);
+    let mut verdict = Verdict::default();
+    let first = trial.run(Some((&case.spot, case.fault)));
+    let Some(what) = trial.came_to(&case.spot) else {
+        verdict.wrong.push("it never came".to_owned());
+        return (String::new(), verdict);
+    };
+    let done = times(grounds, &trial, case.subject);
+    verdict.wrong.extend(ended_badly(case.fault, &first));
+    verdict.wrong.extend(untrue(&first, &done, &trial));
+    let again = trial.run(None);
+    if again.code != Some(0) {
+        verdict
+            .wrong
+            .push(format!("then {:?}: {}; at first {:?}: {}", again.code, again.stderr, first.code, first.stderr));
+    }
+    verdict.wrong.extend(said_again(&done, &again));
+    for (effect, Times { count, odd }) in times(grounds, &trial, case.subject) {
+        let said = || format!("{effect:?} {count} times, {odd:?}: {} THEN {}", first.stderr, again.stderr);
+        if count == 0 || odd.is_some() {
+            verdict.lost.push(said());
+        }
+        if count > 1 {
+            verdict.doubled.push(said());
+        }
+    }
+    verdict.wrong.extend(left_over(&trial, case.subject));
+    trial.stage.assert_nothing_runs();
+    (what.trim().to_owned(), verdict)
+}
+
+fn times(grounds: &Grounds, trial: &Trial<'_>, subject: &Subject) -> Vec<(Effect, Times)> {
+    subject.effects.iter().map(|effect| (*effect, effect.times(grounds, &trial.stage))).collect()
+}
+
+/// Who was not killed says how it ended, and what was left.
+fn ended_badly(fault: Fault, first: &Done) -> Option<String> {
+    let fine = match (fault, first.code) {
+        (Fault::Killed(_), code) => code.is_none(),
+        (Fault::Interrupted(_), Some(0 | 130)) | (_, Some(0)) => true,
+        (Fault::Interrupted(_), _) => false,
+        (_, Some(1 | 2)) => ["  left: ", "nothing was "].iter().any(|words| first.stderr.contains(words)),
+        _ => false,
+    };
+    let fine = fine && !first.stderr.contains("panicked");
+    (!fine).then(|| format!("ended with {:?}: {}", first.code, first.stderr))
+}
+
+/// What it says of what was left, against what was.
+fn untrue(first: &Done, done: &[(Effect, Times)], trial: &Trial<'_>) -> Vec<String> {
+    let count =
+        |wanted: fn(&Effect) -> bool| done.iter().filter(|(effect, times)| wanted(effect) && times.count > 0).count();
+    let pinned = count(|effect| matches!(effect, Effect::Pin(_)));
+    let all = count(|_| true);
+    let tagged = count(|effect| *effect == Effect::Tag);
+    let is_tagged_here = done.iter().any(|(effect, _)| *effect == Effect::Tag)
+        && trial.stage.path("clone/.git/refs/tags/tiny-v1.0.0").exists();
+    let claims = [
+        ("nothing was done", all == 0),
+        ("nothing was tagged, pushed or changed", all == 0 && !is_tagged_here),
+        ("nothing else was changed", all == 0),
+        ("nothing was changed", all == 0),
+        ("nothing was published", all == 0),
+        ("nothing was pinned", pinned == 0),
+        ("nothing is pinned", pinned == 0),
+        ("the local tag was removed", !is_tagged_here),
+        ("tiny-v1.0.0 is pushed", tagged == 1),
+    ];
+    let untrue = claims.into_iter().filter(|(claim, holds)| first.stderr.contains(claim) && !holds);
+    untrue.map(|(claim, _)| format!("«{claim}» is not true: {done:?} {}", first.stderr)).collect()
+}
+
+/// What was done before is said to be, and not done again.
+fn said_again(done: &[(Effect, Times)], again: &Done) -> Vec<String> {
+    let pins = done.iter().filter(|(effect, _)| matches!(effect, Effect::Pin(_)));
+    let half = pins.clone().any(|(_, times)| times.count == 0);
+    let before = done.iter().filter(|(effect, times)| times.count > 0 && !(half && matches!(effect, Effect::Pin(_))));
+    let said = format!("{}{}", again.stdout, again.stderr);
+    let silent = before.filter(|(effect, _)| !said.contains(effect.done_already()));
+    silent.map(|(effect, _)| format!("{effect:?} was done before, which is not said: {said}")).collect()
+}
+
+/// Files that nobody knows, locks, changes that are in no commit.
+fn left_over(trial: &Trial<'_>, subject: &Subject) -> Vec<String> {
+    let mut odd = Vec::new();
+    let known = ["home", "cache", "clone", "forge.git", "runner", "faults"];
+    let names =
+        fs::read_dir(trial.stage.path("")).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    odd.extend(names.filter(|name| !known.contains(&name.as_str())).map(|name| format!("{name} was left")));
+    for folder in ["clone/.git", "forge.git", "runner/.git", "cache"] {
+        find(&trial.stage.path(folder), &mut odd);
+    }
+    let clean = subject.effects.contains(&Effect::Commit) || !subject.effects.contains(&Effect::Pin("one"));
+    let changes = trial.stage.git(&["status", "--porcelain=v1", "--ignored"]);
+    let pins = " M argocd/manifests/one/kustomization.yaml\n M argocd/manifests/two/kustomization.yaml\n";
+    if changes != if clean { "" } else { pins } {
+        odd.push(format!("the work tree has {changes}"));
+    }
+    odd
+}
+
+/// Locks and what is half written; the lock of releases is a file that stays, and free.
+fn find(folder: &Path, odd: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            find(&entry.path(), odd);
+        } else if name.starts_with('.') || (name.ends_with(".lock") && !name.starts_with("xtask-release-")) {
+            odd.push(format!("{} was left", entry.path().display()));
+        }
+    }
+}
