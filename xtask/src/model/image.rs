@@ -142,7 +142,7 @@ pub(crate) enum Compression {
     /// Which every engine reads.
     #[default]
     Gzip,
-    /// Which takes half the time; containerd 1.5, Docker 23, CRI-O and Podman read it, and what is newer.
+    /// Which takes less time; containerd 1.5, Docker 23, CRI-O and Podman read it, and what is newer.
     Zstd,
 }
 

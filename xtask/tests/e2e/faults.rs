@@ -207,7 +207,9 @@ fn find(folder: &Path, odd: &mut Vec<String>) {
         let name = entry.file_name().into_string().unwrap();
         if entry.path().is_dir() {
             find(&entry.path(), odd);
-        } else if name.starts_with('.') || (name.ends_with(".lock") && !name.starts_with("xtask-release-")) {
+        } else if name.starts_with('.')
+            || (entry.path().extension().is_some_and(|end| end == "lock") && !name.starts_with("xtask-release-"))
+        {
             odd.push(format!("{} was left", entry.path().display()));
         }
     }
