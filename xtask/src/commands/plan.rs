@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Context, check};
 use crate::model::failure::Failure;
-use crate::model::plan::{Step, is_done};
+use crate::model::plan::{State, Step, is_done};
 use crate::model::suggest::nearest;
 use crate::model::world::World;
 use crate::probes::plan::{Draft, drafts, names, settle};
@@ -94,7 +94,7 @@ fn of_checkout(world: &World, service: &str) -> Plan {
     plan(service, &drafts(world, service), &BTreeMap::new())
 }
 
-fn plan(service: &str, drafts: &[Draft], answers: &BTreeMap<String, crate::model::plan::State>) -> Plan {
+fn plan(service: &str, drafts: &[Draft], answers: &BTreeMap<String, State>) -> Plan {
     Plan { service: service.to_owned(), steps: settle(drafts, answers) }
 }
 

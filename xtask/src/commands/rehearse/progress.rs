@@ -46,6 +46,15 @@ impl Step {
         self.state == "done"
     }
 
+    /// Tag, image or pin.
+    fn is_of_release(&self) -> bool {
+        ["tag-", "image-", "pin-"].iter().any(|start| self.id.starts_with(start))
+    }
+
+    fn told(&self) -> String {
+        format!("{}: {}: {}", self.id, self.state, self.seen)
+    }
+
     fn is_outside(&self) -> bool {
         OUTSIDE.iter().any(|start| self.id.starts_with(start))
     }
@@ -67,7 +76,7 @@ pub(super) fn at_the_start(cx: &Context, service: &str) -> Result<Value> {
     let early: Vec<&str> = steps
         .iter()
         .filter(|step| {
-            let is_late = ["tag-", "image-", "pin-"].iter().any(|start| step.id.starts_with(start))
+            let is_late = step.is_of_release()
                 || ["synced", "pods", "in-tailnet", "through-caddy", "scraped", "verified"].contains(&step.id.as_str());
             is_late && step.is_done()
         })
@@ -87,14 +96,8 @@ pub(super) fn once_released(cx: &Context, service: &str) -> Result<Value> {
     let forge = &cx.repo.config.forge;
     cx.system.stdout(&git::push_head(&forge.remote), "the operator's part: main gets the pins")?;
     let steps = steps(cx, service)?;
-    let wanted =
-        |step: &&Step| step.id == "merged" || ["tag-", "image-", "pin-"].iter().any(|start| step.id.starts_with(start));
-    let left: Vec<String> = steps
-        .iter()
-        .filter(wanted)
-        .filter(|step| !step.is_done())
-        .map(|step| format!("{}: {}: {}", step.id, step.state, step.seen))
-        .collect();
+    let wanted = |step: &&Step| step.id == "merged" || step.is_of_release();
+    let left: Vec<String> = steps.iter().filter(wanted).filter(|step| !step.is_done()).map(Step::told).collect();
     if !left.is_empty() {
         return Err(Failure::refused("released and merged, and the plan says otherwise").tail(left).into());
     }
@@ -117,7 +120,7 @@ pub(super) fn at_the_end(cx: &Context, service: &str, patience: Duration) -> Res
         }
         if Instant::now() > until {
             let left = steps.iter().filter(|step| !step.is_done() && !step.is_outside());
-            let left = left.map(|step| format!("{}: {}: {}", step.id, step.state, step.seen)).collect();
+            let left = left.map(Step::told).collect();
             return Err(Failure::refused("all is deployed, and the plan says otherwise").tail(left).into());
         }
         signal::sleep(Duration::from_secs(2))?;
