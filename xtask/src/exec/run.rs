@@ -13,10 +13,13 @@ use rustix::process::Signal;
 use super::redact::Redactor;
 use super::{env, signal, terminal};
 use crate::model::failure::Failure;
-use crate::tools::{Invocation, Says, catalog};
+use crate::tools::{Invocation, OnSignal, Says, catalog};
 
 /// How long a child may take to end after SIGTERM, and its pipes to close after it.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long after a signal a child may go on that is over in a moment.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// Of what a command writes to stdout no more is taken: it holds every object of a cluster many times over.
 const MOST: usize = 64 << 20;
@@ -135,6 +138,7 @@ impl System {
         let mut collected = Collected {
             system: self,
             says: invocation.says,
+            moment: if invocation.on_signal == OnSignal::Finishes { MOMENT } else { Duration::ZERO },
             on_out,
             on_line,
             stdout: Vec::new(),
@@ -224,7 +228,11 @@ fn postgresql() -> Vec<PathBuf> {
 pub(super) fn start(expression: &duct::Expression, invocation: &Invocation) -> Result<(duct::Handle, signal::Group)> {
     let failed = |error| Failure::environment(format!("can't start {}: {error}", invocation.program));
     let handle = expression.start().map_err(failed)?;
-    let group = signal::Group::register(handle.pids().first().copied().unwrap_or_default());
+    let leader = handle.pids().first().copied().unwrap_or_default();
+    let group = match invocation.on_signal {
+        OnSignal::Ends => signal::Group::register(leader),
+        OnSignal::Finishes => signal::Group::apart(leader),
+    };
     Ok((handle, group))
 }
 
@@ -248,6 +256,8 @@ enum End {
 struct Collected<'a> {
     system: &'a System,
     says: Says,
+    /// How long after a signal it may go on.
+    moment: Duration,
     on_out: Option<&'a mut dyn FnMut(&str)>,
     on_line: &'a mut dyn FnMut(&str),
     stdout: Vec<u8>,
@@ -262,6 +272,7 @@ impl Collected<'_> {
         limit: Duration,
     ) -> Result<Option<i32>, End> {
         let started = Instant::now();
+        let mut interrupted: Option<Instant> = None;
         let mut ended: Option<(Option<i32>, Instant)> = None;
         loop {
             match lines.recv_timeout(Duration::from_millis(10)) {
@@ -270,7 +281,7 @@ impl Collected<'_> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(2)),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if signal::interrupted() {
+            if signal::interrupted() && interrupted.get_or_insert_with(Instant::now).elapsed() >= self.moment {
                 return Err(End::Interrupted);
             }
             match ended {

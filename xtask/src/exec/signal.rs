@@ -121,6 +121,11 @@ impl Group {
         Self(leader)
     }
 
+    /// One that no signal reaches but through this.
+    pub(crate) const fn apart(leader: u32) -> Self {
+        Self(leader)
+    }
+
     pub(crate) fn signal(&self, which: Signal) {
         signal(self.0, which);
     }

@@ -246,24 +246,24 @@ pub(crate) fn parse_names(output: &str) -> Vec<String> {
 /// An annotated tag on `commit`.
 pub(crate) fn tag(tag: &GitTag, message: &str, commit: &str) -> Invocation {
     let tag = tag.to_string();
-    git(line!("git tag -a {tag} -m {message} {commit}"))
+    git(line!("git tag -a {tag} -m {message} {commit}")).finishes()
 }
 
 /// Removes a tag from this clone.
 pub(crate) fn delete_tag(tag: &GitTag) -> Invocation {
     let tag = tag.to_string();
-    git(line!("git tag -d {tag}"))
+    git(line!("git tag -d {tag}")).finishes()
 }
 
 /// Pushes that one tag and nothing else, whatever `push.followTags` says.
 pub(crate) fn push_tag(remote: &str, tag: &GitTag) -> Invocation {
     let refspec = format!("refs/tags/{tag}:refs/tags/{tag}");
-    git(line!("git push --no-follow-tags {remote} {refspec}")).limit(NETWORK)
+    git(line!("git push --no-follow-tags {remote} {refspec}")).limit(NETWORK).finishes()
 }
 
 /// One commit of exactly `paths`, whatever else is staged.
 pub(crate) fn commit(message: &str, paths: &[String]) -> Invocation {
-    git(line!("git commit --quiet -m {message} --only -- {paths...}"))
+    git(line!("git commit --quiet -m {message} --only -- {paths...}")).finishes()
 }
 
 /// A repository without a work tree.

@@ -42,6 +42,16 @@ pub(crate) struct Invocation {
     pub(crate) folder: Option<PathBuf>,
     pub(crate) limit: Duration,
     pub(crate) says: Says,
+    pub(crate) on_signal: OnSignal,
+}
+
+/// What a signal does to a program that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnSignal {
+    /// It is told to end.
+    Ends,
+    /// It is over in a moment and stopped it would leave a lock: it gets that moment.
+    Finishes,
 }
 
 /// What a program's output may hold.
@@ -65,6 +75,7 @@ impl Invocation {
             folder: None,
             limit: QUERY,
             says: Says::Openly,
+            on_signal: OnSignal::Ends,
         }
     }
 
@@ -75,6 +86,11 @@ impl Invocation {
     /// Nothing of its output is shown, not even when it fails.
     pub(crate) fn hidden(self) -> Self {
         Self { says: Says::Secrets, ..self }
+    }
+
+    /// Not stopped half way: see [`OnSignal::Finishes`].
+    pub(crate) fn finishes(self) -> Self {
+        Self { on_signal: OnSignal::Finishes, ..self }
     }
 
     pub(crate) fn env(mut self, pairs: &[(&'static str, &'static str)]) -> Self {

@@ -82,9 +82,18 @@ fn cases(grounds: &Grounds, subject: &'static Subject) -> Vec<Case> {
     let mut cases = Vec::new();
     for (place, (spot, answers)) in spots.into_iter().enumerate() {
         let faults = Fault::ALL.into_iter().filter(|fault| is_possible(*fault, &spot, answers)).enumerate();
-        cases.extend(faults.map(|(at, fault)| Case { subject, spot: spot.clone(), fault, turn: place + at }));
+        cases.extend(faults.map(|(at, fault)| {
+            let turn = if is_always(subject, &spot, fault) { 0 } else { place + at };
+            Case { subject, spot: spot.clone(), fault, turn }
+        }));
     }
     cases
+}
+
+/// A release that is killed or interrupted at any of its commands.
+fn is_always(subject: &Subject, spot: &Spot, fault: Fault) -> bool {
+    let is_end = matches!(fault, Fault::Killed(_) | Fault::Interrupted(_));
+    subject.name == SUBJECTS[0].name && is_end && matches!(spot, Spot::Command(_))
 }
 
 fn is_possible(fault: Fault, spot: &Spot, answers: bool) -> bool {
