@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::proxy::{Fate, Proxy, Seen};
 use crate::stage::{Done, Registry, Stage, kill, nix_root, run};
+use crate::stand_ins::TokenServer;
 
 /// Two layers of this size do not fit into one chunk each; the rest of the image is small.
 const EXPRESSION: &str = r#"
@@ -159,6 +160,42 @@ fn what_a_sister_image_has_is_taken_over_and_not_sent() {
     assert!(proxy.sent() < 20_000, "{} bytes were sent", proxy.sent());
     let mounted = proxy.seen().iter().filter(|seen| seen.path.contains("mount=") && seen.status == Some(201)).count();
     assert_eq!(mounted, blobs(&stage.registry, "v1.0.0-nix").len() - 1);
+}
+
+/// The registry sends who comes to a server that gives tokens, each for some repositories and for what is done there.
+#[test]
+fn a_registry_that_wants_tokens_gets_them() {
+    let stage = stage();
+    let tokens = TokenServer::start(&stage.path(""), "operator:correct-horse");
+    let registry = Registry::start_with(&tokens.configuration());
+    let publish_as = |tag: &str, password: &str| {
+        let mut command = publish(&stage, tag, &registry.url);
+        command.env("BLUMEOPS_REGISTRY_USERNAME", "operator").env("BLUMEOPS_REGISTRY_PASSWORD", password);
+        Done::from(command.output().unwrap())
+    };
+    let refused = publish_as("tiny-v1.0.0", "wrong-battery").expect(2, &["/token?", "401", "gave no token"]);
+    assert!(!refused.stderr.contains("wrong-battery"), "{}", refused.stderr);
+    assert_eq!(tokens.asked(), [""; 0]);
+    publish_as("tiny-v1.0.0", "correct-horse").expect(0, &[]);
+    let asked = tokens.asked();
+    let is_asked = |scope: &str| asked.iter().any(|question| question.ends_with(scope));
+    assert!(is_asked("scope=repository:blumeops/tiny:pull"), "{asked:?}");
+    assert!(is_asked("scope=repository:blumeops/tiny:pull,push"), "{asked:?}");
+    assert!(asked.len() < 12, "a token is asked for once, not for each request: {asked:?}");
+    publish_as("tiny-v1.0.0", "correct-horse").expect(0, &["is in the registry already"]);
+    tokens.asked();
+    // To take a layer over one has to be let into both.
+    stage.write("containers/sister/default.nix", &EXPRESSION.replace("blumeops/tiny", "blumeops/sister"));
+    stage.commit_and_push("a sister");
+    stage.git(&["tag", "sister-v1.0.0"]);
+    let proxy = Proxy::start(&registry.url, |_, _, _| Fate::Fine);
+    let mut sister = publish(&stage, "sister-v1.0.0", &proxy.url);
+    sister.env("BLUMEOPS_REGISTRY_USERNAME", "operator").env("BLUMEOPS_REGISTRY_PASSWORD", "correct-horse");
+    published(&mut sister);
+    let asked = tokens.asked();
+    let both = |question: &String| ["blumeops/sister:", "blumeops/tiny:"].iter().all(|name| question.contains(name));
+    assert!(asked.iter().any(both), "{asked:?}");
+    assert!(proxy.sent() < 100_000, "{} bytes were sent", proxy.sent());
 }
 
 #[test]
