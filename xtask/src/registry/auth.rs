@@ -106,6 +106,12 @@ pub(super) fn bearer(challenge: &str) -> Option<String> {
     Some(format!("{}?{}", find("realm")?, [words("service"), words("scope")].concat().join("&")))
 }
 
+/// Would credentials that the registry gets encrypted go to its token server in the clear?
+pub(super) fn is_plainer(realm: &str, endpoint: &str) -> bool {
+    let is_encrypted = |url: &str| url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
+    is_encrypted(endpoint) && !is_encrypted(realm)
+}
+
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -135,6 +141,12 @@ mod tests {
         assert_eq!(bearer(two).as_deref(), Some(asked));
         assert_eq!(repository("https://r/v2/a/b/blobs/uploads/?mount=x"), repository("https://r/v2/a/b/manifests/v1"));
         assert_eq!(bearer("Basic realm=\"x\""), None);
+        assert!(
+            is_plainer("http://r/token", "https://r")
+                && is_plainer("ftp://r", "https://r")
+                && is_plainer("", "https://r")
+        );
+        assert!(!is_plainer("HTTPS://r/token", "https://r") && !is_plainer("http://r/token", "http://r"));
         let credentials = Credentials { encoded: "dTpw".into() };
         let file = r#"{"auths":{"h:1":{"auth":"dTpw"}}}"#;
         assert_eq!(from_file(file, "h:1").unwrap().basic(), "Basic dTpw");

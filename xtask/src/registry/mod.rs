@@ -194,6 +194,9 @@ impl Registry {
         let challenge = response.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let basic = self.credentials.as_ref().map(Credentials::basic);
         let authorization = match auth::bearer(challenge.unwrap_or_default()) {
+            Some(realm) if auth::is_plainer(&realm, &self.endpoint.to_string()) => {
+                return Err(self.named_a_plain(&realm).into());
+            }
             Some(realm) => Some(auth::token(&self.client, &realm, basic.as_deref())?),
             None => basic,
         };
@@ -204,6 +207,15 @@ impl Registry {
             }
             None => Ok(response),
         }
+    }
+
+    fn named_a_plain(&self, realm: &str) -> Failure {
+        let server = realm.split('?').next().unwrap_or_default();
+        Failure::environment(format!(
+            "{}: it names {server} as its token server: no credentials are sent without TLS where the registry has it",
+            self.endpoint
+        ))
+        .next("correct the realm in the registry's configuration")
     }
 
     fn not_let_in(&self, status: u16, url: &str) -> Failure {
