@@ -49,6 +49,9 @@ fn words(file: &Source, start: usize, end: usize) -> Words<'_> {
 fn called<'a>(file: &'a Source, marker: &str) -> Vec<Words<'a>> {
     let is_page = file.path.ends_with(".md");
     let (mut found, mut start, mut in_block) = (Vec::new(), 0, false);
+    if !file.text.contains(marker) {
+        return found;
+    }
     for line in file.text.split_inclusive('\n') {
         in_block ^= is_page && line.trim_start().starts_with("```");
         for (at, _) in line.match_indices(marker).filter(|_| is_page || !line.trim_start().starts_with('#')) {

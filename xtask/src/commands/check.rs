@@ -63,6 +63,8 @@ struct Examined {
     world: World,
     checked: Checked,
     objects: usize,
+    references: usize,
+    not_checked: Vec<String>,
 }
 
 fn examine(cx: &Context, args: &Args) -> Result<Examined> {
@@ -72,7 +74,10 @@ fn examine(cx: &Context, args: &Args) -> Result<Examined> {
     }
     let (rules, places) = split(&world, &args.only)?;
     let wanted = |rule: &Rule| rules.is_empty() || rules.contains(rule.code);
-    let mut checked = checks::run(&world, wanted);
+    let (mut checked, (not_checked, references)) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| (not_checked(&world), checks::references(&world)));
+        (checks::run(&world, wanted), beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
     if checked.clean.contains("object-schema") {
         decoded::remember(&world);
     }
@@ -88,7 +93,7 @@ fn examine(cx: &Context, args: &Args) -> Result<Examined> {
     if objects == 0 && world.repo.containers.is_empty() && world.repo.files.is_empty() {
         return Err(Failure::refused("nothing was examined: there is nothing here that a rule looks at").into());
     }
-    Ok(Examined { world, checked, objects })
+    Ok(Examined { world, checked, objects, references, not_checked })
 }
 
 /// Was it there before: in the same file, wherever in it, or in a file that now has another name?
@@ -111,13 +116,13 @@ pub(crate) fn world(cx: &Context) -> Result<World> {
 /// As [`world`], where the release tags are those of another checkout.
 pub(crate) fn world_with(cx: &Context, tags: impl FnOnce() -> Option<BTreeSet<GitTag>> + Send) -> Result<World> {
     let repo = cx.repo.clone();
-    let (paths, tags, rendered) = std::thread::scope(|scope| {
+    let (paths, tags, rendered, grammar) = std::thread::scope(|scope| {
         let (paths, tags) = (scope.spawn(|| paths(cx)), scope.spawn(tags));
-        let rendered = render::render(cx, &render::folders(cx));
-        (paths.join().unwrap_or_default(), tags.join().unwrap_or_default(), rendered)
+        let (rendered, grammar) = (render::render(cx, &render::folders(cx)), (cx.grammar)());
+        (paths.join().unwrap_or_default(), tags.join().unwrap_or_default(), rendered, Some(grammar))
     });
     let unread = unread(&paths, &repo);
-    let (rendered, grammar) = (rendered?, Some((cx.grammar)()));
+    let rendered = rendered?;
     let is_decoded = decoded::is_known(&repo, &rendered);
     let facts = Facts { paths, tags, rendered, published: BTreeMap::new(), grammar, is_decoded };
     let mut world = World::new(repo, facts);
@@ -142,15 +147,8 @@ fn unread(paths: &BTreeSet<String>, repo: &Repo) -> Vec<String> {
 
 /// What git knows or would add and is here; without git, what is here.
 fn paths(cx: &Context) -> BTreeSet<String> {
-    let names = |call| {
-        let output = cx.system.output(&call).ok().filter(crate::exec::run::Output::success)?;
-        Some(git::parse_names(&output.stdout).into_iter().collect::<BTreeSet<String>>())
-    };
-    let Some(files) = names(git::files()) else {
-        return fs::paths(&cx.system.root);
-    };
-    let removed = names(git::removed()).unwrap_or_default();
-    files.into_iter().filter(|path| !removed.contains(path)).collect()
+    let listed = cx.system.output(&git::files()).ok().filter(crate::exec::run::Output::success);
+    listed.map_or_else(|| fs::paths(&cx.system.root), |output| git::parse_files(&output.stdout))
 }
 
 pub(crate) fn tags(cx: &Context) -> Option<BTreeSet<GitTag>> {
@@ -203,8 +201,8 @@ fn not_checked(world: &World) -> Vec<String> {
 }
 
 fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Outcome> {
-    let Examined { world, checked: Checked { findings: found, rules, waived, .. }, objects } = examined;
-    let (not_checked, references) = (not_checked(world), checks::references(world));
+    let Examined { world, checked: Checked { findings: found, rules, waived, .. }, .. } = examined;
+    let Examined { objects, references, not_checked, .. } = examined;
     let counts = format!(
         "{} files, {objects} objects of {} Applications, {} containers, {references} references resolved, {rules} rules: {} findings, {waived} waived",
         world.repo.files.len(),
@@ -214,11 +212,11 @@ fn outcome(cx: &Context, examined: &Examined, repaired: &[String]) -> Result<Out
     );
     let mut human: String = found.iter().map(|finding| findings::human(finding) + "\n").collect();
     human.extend([&counts, "\n"]);
-    for what in &not_checked {
+    for what in not_checked {
         human.extend(["not checked: ", what, "\n"]);
     }
     if let Some(file) = env::var("GITHUB_STEP_SUMMARY") {
-        let text = cx.report.redactor.clean(&formats::summary("cargo xtask check", found, (&counts, &not_checked)));
+        let text = cx.report.redactor.clean(&formats::summary("cargo xtask check", found, (&counts, not_checked)));
         fs::append(file.as_ref(), &text)?;
     }
     let list: Vec<_> = found.iter().map(findings::finding_json).collect();

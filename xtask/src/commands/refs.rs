@@ -101,7 +101,7 @@ const LONGEST: usize = 160;
 fn unmodelled(cx: &Context) -> Vec<Source> {
     let known: BTreeSet<&str> = cx.repo.files.iter().map(|file| &*file.path).collect();
     let listed = cx.system.output(&git::files()).ok().filter(crate::exec::run::Output::success);
-    let names = listed.map(|output| git::parse_names(&output.stdout)).unwrap_or_default();
+    let names = listed.map(|output| git::parse_files(&output.stdout)).unwrap_or_default();
     let wanted = names.iter().filter(|name| !known.contains(name.as_str()) && !name.ends_with("Cargo.lock"));
     wanted.filter_map(|name| fs::source(&cx.system.root, &cx.path(name))).collect()
 }

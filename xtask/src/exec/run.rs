@@ -274,11 +274,16 @@ impl Collected<'_> {
         let started = Instant::now();
         let mut interrupted: Option<Instant> = None;
         let mut ended: Option<(Option<i32>, Instant)> = None;
+        // Who has closed its pipes has all but ended.
+        let mut nap = Duration::from_micros(100);
         loop {
             match lines.recv_timeout(Duration::from_millis(10)) {
                 Ok(line) => self.take(line)?,
                 Err(RecvTimeoutError::Disconnected) if ended.is_some() => break,
-                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(2)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(nap);
+                    nap = (nap * 2).min(Duration::from_millis(10));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if signal::interrupted() && interrupted.get_or_insert_with(Instant::now).elapsed() >= self.moment {

@@ -30,6 +30,9 @@ impl Waiver {
     /// The comments `# waive RULE: reason` of a file: at the line of the finding, or above it.
     pub(crate) fn of_file(source: &Source) -> Vec<Self> {
         let mut waivers = Vec::new();
+        if !source.text.contains(MARK) {
+            return waivers;
+        }
         let mut start = 0;
         for (number, line) in source.text.split_inclusive('\n').enumerate() {
             if let Some(at) = line.find(MARK).filter(|at| is_comment(&source.path, &line[..*at])) {

@@ -1,6 +1,6 @@
 //! git: tags, the remote's refs, what has changed. Parsed values, never porcelain meant for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Invocation, line};
@@ -286,14 +286,16 @@ pub(crate) fn clone_at(url: &str, path: &str, tag: &str) -> Invocation {
     git(line!("git -c advice.detachedHead=false clone --quiet --branch {tag} {url} {path}")).limit(NETWORK)
 }
 
-/// What is tracked, and what is neither tracked nor ignored.
+/// What is tracked, and what is neither tracked nor ignored; once more, what was removed from the work tree.
 pub(crate) fn files() -> Invocation {
-    git(line!("git ls-files -z --cached --others --exclude-standard"))
+    git(line!("git ls-files -t -z --cached --others --deleted --exclude-standard"))
 }
 
-/// What is tracked and was removed from the work tree. What a sparse checkout left out is not among them.
-pub(crate) fn removed() -> Invocation {
-    git(line!("git ls-files -z --deleted"))
+/// Reads `ls-files -t`: what is here. What a sparse checkout left out counts as here.
+pub(crate) fn parse_files(output: &str) -> BTreeSet<String> {
+    let marked = || output.split('\0').filter_map(|entry| entry.split_at_checked(2));
+    let removed: BTreeSet<&str> = marked().filter(|(mark, _)| *mark == "R ").map(|(_, name)| name).collect();
+    marked().map(|(_, name)| name).filter(|name| !removed.contains(name)).map(str::to_owned).collect()
 }
 
 /// The tree of `commit` as a tarball.
@@ -324,6 +326,12 @@ mod tests {
     fn local_tags_are_peeled() {
         let tags = parse_local_tags("bbb ccc refs/tags/redis-v1.0.0\nddd  refs/tags/redis-v1.0.1\n");
         assert_eq!(tags.values().collect::<Vec<_>>(), ["ccc", "ddd"]);
+    }
+
+    #[test]
+    fn what_was_removed_is_not_here() {
+        let files = parse_files("? new\0H gone\0R gone\0H a b\0S left out\0");
+        assert_eq!(files.iter().collect::<Vec<_>>(), ["a b", "left out", "new"]);
     }
 
     #[test]
