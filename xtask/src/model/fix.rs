@@ -51,7 +51,8 @@ fn only_word(text: &str, word: &str) -> Option<usize> {
 
 /// Adds `item` to the list `key` of a YAML mapping, in the way the list is written.
 pub(crate) fn added_to_list(source: &Source, key: &str, item: &str) -> Option<Edit> {
-    let root = yaml::parse(source).ok()?.into_iter().next()?;
+    // Of several documents the end is not that of the first.
+    let [root] = &yaml::parse(source).ok()?[..] else { return None };
     let newline = if source.text.contains("\r\n") { "\r\n" } else { "\n" };
     let Some(list) = root.get(key) else {
         let end = source.text.len();
@@ -64,9 +65,10 @@ pub(crate) fn added_to_list(source: &Source, key: &str, item: &str) -> Option<Ed
     }
     let line_start = source.text[..final_item.start].rfind('\n').map_or(0, |at| at + 1);
     let lead = &source.text[line_start..final_item.start];
-    let rest = &source.text[final_item.start..];
-    let end = final_item.start + rest.find(['\r', '\n']).unwrap_or(rest.len());
-    let is_simple = lead.trim() == "-" && final_item.text().is_some();
+    let rest = &source.text[final_item.end..];
+    let end = final_item.end + rest.find(['\r', '\n']).unwrap_or(rest.len());
+    let is_one_line = !source.text[final_item.start..final_item.end].contains('\n');
+    let is_simple = lead.trim() == "-" && final_item.text().is_some() && is_one_line;
     is_simple.then(|| Edit::new(source.place(end, end), format!("{newline}{lead}{item}")))
 }
 
@@ -143,6 +145,10 @@ mod tests {
         }
         let odd = Source::new("kustomization.yaml", "resources: *list\n");
         assert_eq!(added_to_list(&odd, "resources", "b.yaml"), None);
+        let long = Source::new("kustomization.yaml", "resources:\n  - a\n    b\n");
+        assert_eq!(added_to_list(&long, "resources", "b.yaml"), None);
+        let two = Source::new("kustomization.yaml", "namespace: a\n---\nnamespace: b\n");
+        assert_eq!(added_to_list(&two, "resources", "b.yaml"), None);
     }
 
     #[test]

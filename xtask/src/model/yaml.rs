@@ -268,7 +268,8 @@ fn mapping(children: Vec<Node>) -> Result<Value, (usize, String)> {
 fn scalar_end(text: &str, start: usize, end: usize) -> usize {
     let written = &text[start..end];
     let quote = written.chars().next().filter(|c| matches!(c, '\'' | '"'));
-    let Some(quote) = quote else { return start + written.trim_end().len() };
+    // What other blanks there are is part of it.
+    let Some(quote) = quote else { return start + written.trim_end_matches([' ', '\t', '\n', '\r']).len() };
     let mut characters = written.char_indices().skip(1).peekable();
     while let Some((at, character)) = characters.next() {
         if character == '\\' && quote == '"' {
@@ -321,12 +322,13 @@ mod tests {
 
     #[test]
     fn every_scalar_knows_its_bytes() {
-        let (source, node) = only("é: 'ü'\nlist: [ a , \"b\" ]\nplain: v1.0   # why\n");
+        let (source, node) = only("é: 'ü'\nlist: [ a , \"b\" ]\nplain: v1.0   # why\nodd: v1\u{a0}\u{b} \n");
         let text = |node: &Node| source.text[node.start..node.end].to_owned();
         assert_eq!(text(node.get("é").unwrap()), "'ü'");
         assert_eq!(text(&node.get("list").unwrap().items()[0]), "a");
         assert_eq!(text(&node.get("list").unwrap().items()[1]), "\"b\"");
         assert_eq!(text(node.get("plain").unwrap()), "v1.0");
+        assert_eq!(text(node.get("odd").unwrap()), "v1\u{a0}\u{b}");
         assert_eq!(node.get("plain").unwrap().place(&source).to_string(), "a.yaml:3:8");
     }
 

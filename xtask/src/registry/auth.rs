@@ -94,24 +94,6 @@ fn repository(url: &str) -> &str {
     &url[..end.unwrap_or(url.len())]
 }
 
-/// The address of the token server that a `Bearer` challenge names, with its question.
-pub(super) fn bearer(challenge: &str) -> Option<String> {
-    let parameters = challenge.strip_prefix("Bearer ")?;
-    let find = |name: &str| parameters.split_once(&format!("{name}=\""))?.1.split('"').next();
-    // To take a blob over from another repository needs a scope of each.
-    let words = |name: &'static str| {
-        let text = find(name).unwrap_or_default();
-        text.split(' ').filter(|word| !word.is_empty()).map(move |word| format!("{name}={word}")).collect::<Vec<_>>()
-    };
-    Some(format!("{}?{}", find("realm")?, [words("service"), words("scope")].concat().join("&")))
-}
-
-/// Would credentials that the registry gets encrypted go to its token server in the clear?
-pub(super) fn is_plainer(realm: &str, endpoint: &str) -> bool {
-    let is_encrypted = |url: &str| url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
-    is_encrypted(endpoint) && !is_encrypted(realm)
-}
-
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -133,20 +115,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn challenges_and_auth_files() {
-        let challenge = r#"Bearer realm="https://r/token",service="r",scope="repository:a/b:pull""#;
-        assert_eq!(bearer(challenge).as_deref(), Some("https://r/token?service=r&scope=repository:a/b:pull"));
-        let two = r#"Bearer realm="https://r/token",service="r",scope="repository:a/b:pull,push repository:c:pull""#;
-        let asked = "https://r/token?service=r&scope=repository:a/b:pull,push&scope=repository:c:pull";
-        assert_eq!(bearer(two).as_deref(), Some(asked));
+    fn auth_files_and_what_is_shown_of_them() {
         assert_eq!(repository("https://r/v2/a/b/blobs/uploads/?mount=x"), repository("https://r/v2/a/b/manifests/v1"));
-        assert_eq!(bearer("Basic realm=\"x\""), None);
-        assert!(
-            is_plainer("http://r/token", "https://r")
-                && is_plainer("ftp://r", "https://r")
-                && is_plainer("", "https://r")
-        );
-        assert!(!is_plainer("HTTPS://r/token", "https://r") && !is_plainer("http://r/token", "http://r"));
         let credentials = Credentials { encoded: "dTpw".into() };
         let file = r#"{"auths":{"h:1":{"auth":"dTpw"}}}"#;
         assert_eq!(from_file(file, "h:1").unwrap().basic(), "Basic dTpw");

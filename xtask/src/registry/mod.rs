@@ -1,6 +1,7 @@
 //! What is asked of an OCI registry: tags, manifests, image configurations. Only `remove` and `upload` write.
 
 mod auth;
+mod headers;
 mod holdings;
 mod remove;
 mod upload;
@@ -193,8 +194,8 @@ impl Registry {
         }
         let challenge = response.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
         let basic = self.credentials.as_ref().map(Credentials::basic);
-        let authorization = match auth::bearer(challenge.unwrap_or_default()) {
-            Some(realm) if auth::is_plainer(&realm, &self.endpoint.to_string()) => {
+        let authorization = match headers::bearer(challenge.unwrap_or_default()) {
+            Some(realm) if headers::is_plainer(&realm, &self.endpoint.to_string()) => {
                 return Err(self.named_a_plain(&realm).into());
             }
             Some(realm) => Some(auth::token(&self.client, &realm, basic.as_deref())?),
@@ -231,9 +232,7 @@ impl Registry {
 }
 
 fn next_page(response: &Response<Body>) -> Option<String> {
-    let link = response.headers().get(header::LINK)?.to_str().ok()?;
-    let (target, relation) = link.split_once('>')?;
-    (relation.contains("next")).then(|| target.trim_start_matches('<').to_owned()).filter(|path| path.starts_with('/'))
+    headers::next_page(response.headers().get(header::LINK)?.to_str().ok()?)
 }
 
 fn body(response: &mut Response<Body>, path: &str) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use ureq::Body;
 use ureq::http::{Method, Response, header};
 
-use super::{Registry, body};
+use super::{Registry, body, headers};
 use crate::exec::http::{self, Patience, Payload, Request};
 use crate::exec::signal;
 use crate::model::digest::Digest;
@@ -132,18 +132,12 @@ impl Registry {
         }
     }
 
-    /// Where an upload goes on. A proxy may not have told the registry how it is reached.
+    /// Where an upload goes on.
     fn location(&self, response: &Response<Body>, url: &str) -> Result<String> {
         let named = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         let named =
             named.ok_or_else(|| Failure::environment(format!("{url}: the registry names no place to send to")))?;
-        let other_scheme = if self.endpoint.secure { "http://" } else { "https://" };
-        let own = format!("{other_scheme}{}/", self.endpoint.authority);
-        Ok(match named.strip_prefix(&own) {
-            Some(rest) => format!("{}/{rest}", self.endpoint),
-            None if named.starts_with('/') => format!("{}{named}", self.endpoint),
-            None => named.to_owned(),
-        })
+        Ok(headers::location(named, &self.endpoint))
     }
 }
 
@@ -271,9 +265,6 @@ impl Upload<'_> {
     }
 }
 
-/// `0-1023` and `bytes=0-1023` are 1024 bytes; `0-0` is how registries write that there are none.
 fn arrived(response: &Response<Body>) -> Option<u64> {
-    let range = response.headers().get(header::RANGE)?.to_str().ok()?;
-    let last: u64 = range.rsplit('-').next()?.trim().parse().ok()?;
-    Some(if last == 0 { 0 } else { last + 1 })
+    headers::arrived(response.headers().get(header::RANGE)?.to_str().ok()?)
 }

@@ -110,6 +110,17 @@ const TOOLS: &[Tool] = &[
         mise: NOT_IN_MISE,
     },
     Tool {
+        program: "c++",
+        minimum: &[8],
+        reason: "libFuzzer, which fuzz/run builds",
+        version: "--version",
+        needed_by: &["tests"],
+        debian: Packages("g++"),
+        nixos: "gcc",
+        macos: "(xcode-select --install)",
+        mise: NOT_IN_MISE,
+    },
+    Tool {
         program: "strace",
         minimum: &[5],
         reason: "inject= with when=",
