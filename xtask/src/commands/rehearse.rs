@@ -6,6 +6,7 @@ mod deployment;
 mod enclosure;
 mod facts;
 mod outline;
+mod outside;
 mod pki;
 mod progress;
 mod runner;
@@ -116,7 +117,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
     if args.dry_run {
         let home = cx.home()?;
         let names = names(cx.repo.deployed_with(&home, container));
-        let facts = if args.without_cluster { None } else { Facts::beforehand(&cx.repo, &home.image(&args.name))? };
+        let facts = if args.without_cluster {
+            None
+        } else {
+            Facts::beforehand(&cx.repo, &cx.system.root, &home.image(&args.name))?
+        };
         let outline = facts.map_or_else(Vec::new, |facts| outline::lines(args, &facts, &home.host, &cx.system.root));
         return Ok(super::build::commands(cx, stage::command_lines(&names, outline).into_iter()));
     }

@@ -160,7 +160,7 @@ const TOOLS: &[Tool] = &[
         minimum: &[3, 14],
         reason: "renders upstream charts",
         version: "version --short",
-        needed_by: &["parity", "tests"],
+        needed_by: &["parity", "rehearse", "tests"],
         debian: Go("helm.sh/helm/v3/cmd/helm@v3.19.0"),
         nixos: "kubernetes-helm",
         macos: "helm",

@@ -57,6 +57,14 @@ pub(crate) fn pull(
     invocation.limit(NETWORK)
 }
 
+/// Packs the chart in a folder into another, which is then a repository of charts.
+pub(crate) fn repository(chart: &str, folder: &str) -> [Invocation; 2] {
+    [
+        line!("helm package {chart} --destination {folder}").limit(RENDER),
+        line!("helm repo index {folder}").limit(RENDER),
+    ]
+}
+
 /// What to do about a failure that helm's words tell.
 pub(crate) fn remedy(stderr: &str) -> Option<&'static str> {
     let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));

@@ -54,6 +54,11 @@ fn eight_points_are_green_a_dropped_role_is_red_and_nothing_is_left() {
     let broken = &value["result"]["breakages"][0];
     assert_eq!((broken["breakage"].as_str(), broken["red"][0].as_u64()), (Some("role-dropped"), Some(2)));
     assert!(said.contains("--kubeconfig="), "{said}");
+    // Nothing of the plan is left open, or out of what a stage has.
+    let plan = value["result"]["plan"].as_array().unwrap();
+    let ends: Vec<&Value> = plan.iter().filter(|asked| asked["at"] == "end").collect();
+    assert!(!ends.is_empty() && ends.iter().all(|end| end["done"] == end["count"]), "{plan:?}");
+    assert!(plan[0]["done"].as_u64() < plan[1]["done"].as_u64() && plan[1]["done"] != plan[1]["count"], "{plan:?}");
     assert_eq!((traces(), rehearsals(&stage)), (vec![], 0));
     stage.assert_nothing_runs();
 }

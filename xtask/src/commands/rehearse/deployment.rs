@@ -42,6 +42,8 @@ impl<'a> Deployment<'a> {
         let shown = cx.report.stage("network");
         enclosure::set_up(&own, workspace, &authority.pem(), &facts.hosts_file())?;
         authority.issue(workspace, "tailnet", &[&format!("*.{}", facts.tailnet)], None)?;
+        let outside: Vec<&str> = facts.outside.charts.iter().map(|charts| charts.host.as_str()).collect();
+        authority.issue(workspace, "outside", &outside, None)?;
         shown.done(&format!("{} names of production lead to this stage, and nowhere else", facts.hosts.len()));
         let shown = cx.report.stage("cluster");
         let home = stage.repo.home().map_err(|finding| Failure::of_findings("nothing to rehearse", vec![finding]))?;
@@ -91,7 +93,9 @@ impl<'a> Deployment<'a> {
         }
         let head = self.cx.system.stdout(&crate::tools::git::commit_of("HEAD"), "the clone has a commit")?;
         self.start("operators", &operators(self.workspace, &self.facts.tailnet, head.trim(), &postgres()?))?;
-        self.start("layer4", &layer4(&self.facts.tailnet))
+        self.start("layer4", &layer4(&self.facts.tailnet))?;
+        let outside = self.facts.outside.make(&self.cx, self.workspace)?;
+        self.start("outside", &outside)
     }
 
     /// The rendered manifests, as they are; before them only what their owners would have made.
@@ -310,6 +314,9 @@ fn postgres() -> Result<String> {
 /// The clone, with the stage's variables and stand-in programs first on PATH.
 pub(super) fn own_context(cx: &Context, stage: &Stage<'_>, workspace: &Workspace) -> Context {
     let mut overlay = stage.system.overlay.clone();
+    // A release has no forge to wait for; here one is behind Caddy.
+    overlay.retain(|(name, _)| name != "BLUMEOPS_FORGE_URL");
+    overlay.push(("BLUMEOPS_FORGE_URL".to_owned(), None));
     let path = env::var("PATH").unwrap_or_default();
     let stand_ins = workspace.text("clone/xtask/stand-ins/cluster/bin");
     for (name, value) in [

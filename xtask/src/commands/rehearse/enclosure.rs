@@ -22,6 +22,10 @@ pub(super) const INDRI: &str = "100.99.0.1";
 pub(super) const RINGTAIL: &str = "100.99.0.2";
 /// Where the tailnet's names lead.
 pub(super) const TAILNET: &str = "100.99.0.3";
+/// Where the rest of the world is, as far as there is any.
+pub(super) const OUTSIDE: &str = "100.99.0.4";
+/// 443 of it leads to this one: Caddy of indri has 443 itself.
+pub(super) const OUTSIDE_PORT: u16 = 8444;
 
 /// What the kubelet would set for the whole machine shows here as set already.
 const SYSCTLS: [(&str, &str); 6] = [
@@ -93,8 +97,9 @@ fn pass_on(cx: &Context, inside: &Invocation) -> Result<Outcome> {
 
 /// The addresses of the stage.
 pub(super) fn network() -> Vec<Invocation> {
-    let bridge = linux::bridge("node0", &[INDRI, RINGTAIL, TAILNET]);
-    bridge.into_iter().chain(linux::redirect(TAILNET, 443, 8443)).collect()
+    let bridge = linux::bridge("node0", &[INDRI, RINGTAIL, TAILNET, OUTSIDE]);
+    let redirects = [linux::redirect(TAILNET, 443, 8443), linux::redirect(OUTSIDE, 443, OUTSIDE_PORT)];
+    bridge.into_iter().chain(redirects.into_iter().flatten()).collect()
 }
 
 /// Inside: network, names, and what must not be seen of the machine.

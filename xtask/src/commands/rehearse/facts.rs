@@ -1,10 +1,12 @@
 //! What the repository says of the service that is rehearsed, as far as the stage has to know it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::Result;
 
-use super::enclosure::{INDRI, RINGTAIL, TAILNET};
+use super::enclosure::{INDRI, OUTSIDE, RINGTAIL, TAILNET};
+use super::outside::Outside;
 use super::stage::Stage;
 use crate::commands::{Context, check};
 use crate::model::failure::Failure;
@@ -44,6 +46,8 @@ pub(super) struct Facts {
     pub(super) items: BTreeMap<String, BTreeSet<String>>,
     /// Claims that want a volume: namespace, name, size.
     pub(super) claims: Vec<(String, String, String)>,
+    /// What is asked for elsewhere.
+    pub(super) outside: Outside,
 }
 
 impl Deployed {
@@ -73,11 +77,11 @@ impl Facts {
         let is_database =
             |app: &&App| app.name != service.name && app.objects.iter().any(|object| object.kind == "Cluster");
         let apps: Vec<&App> = world.apps.iter().filter(is_database).chain([service]).collect();
-        Self::from(&world, service, &apps, image).map(Some)
+        Self::from(&world, &stage.system.root, service, (&apps, image)).map(Some)
     }
 
     /// The same before anything is rendered: what only rendered objects say is missing.
-    pub(super) fn beforehand(repo: &Repo, image: &str) -> Result<Option<Self>> {
+    pub(super) fn beforehand(repo: &Repo, root: &Path, image: &str) -> Result<Option<Self>> {
         let world = World::new(repo.clone(), Unasked::default());
         let users = repo.users(image);
         let runs = |app: &&App| {
@@ -91,10 +95,10 @@ impl Facts {
             app.name != service.name && nodes.any(|node| node.get("kind").and_then(Node::text) == Some("Cluster"))
         };
         let apps: Vec<&App> = world.apps.iter().filter(is_database).chain([service]).collect();
-        Self::from(&world, service, &apps, image).map(Some)
+        Self::from(&world, root, service, (&apps, image)).map(Some)
     }
 
-    fn from(world: &World, service: &App, apps: &[&App], image: &str) -> Result<Self> {
+    fn from(world: &World, root: &Path, service: &App, (apps, image): (&[&App], &str)) -> Result<Self> {
         let caddy = Caddy::of(world)?;
         let contexts = world.repo.config.clusters.iter().filter_map(|cluster| cluster.context.as_ref());
         let mut contexts: Vec<String> = contexts.map(ToString::to_string).collect();
@@ -104,6 +108,7 @@ impl Facts {
         Ok(Self {
             service: service.name.clone(),
             image: pinned(service, image),
+            outside: Outside::of(&world.repo, root, &service.name, &caddy.entries),
             entries: caddy.entries.clone(),
             apps: apps.iter().filter_map(|app| Deployed::of(app)).collect(),
             hosts: caddy.hosts(world),
@@ -127,6 +132,7 @@ impl Facts {
             let address = if host.ends_with(&self.domain) { INDRI } else { TAILNET };
             text += &format!("{address} {host}\n");
         }
+        text.extend(self.outside.charts.iter().map(|charts| format!("{OUTSIDE} {}\n", charts.host)));
         text += &format!("{RINGTAIL} {}.{}\n{INDRI} {}.{}\n", kubernetes::NODE, self.tailnet, self.host, self.tailnet);
         text
     }

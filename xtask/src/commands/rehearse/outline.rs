@@ -83,6 +83,7 @@ fn operators(workspace: &Workspace, facts: &Facts) -> Vec<String> {
     let mut lines = shown(deployment::kinds(workspace));
     lines.push(format!("{} &", deployment::operators(workspace, &facts.tailnet, "REVISION", "POSTGRES")));
     lines.push(format!("{} &", deployment::layer4(&facts.tailnet)));
+    lines.extend(facts.outside.lines(workspace).iter().map(ToString::to_string));
     lines
 }
 

@@ -10,7 +10,7 @@ use crate::exec::signal;
 use crate::model::failure::Failure;
 use crate::tools::{git, own};
 
-/// Steps about what no stage has: a network to get the chart from, and a forge with mirrors. They can't be told here.
+/// Steps about what a stage may not have: a chart that is another than its stand-in, a forge elsewhere than behind Caddy.
 const OUTSIDE: [&str; 2] = ["parity", "mirror-"];
 
 /// What comes afterwards is another decision.
@@ -56,7 +56,7 @@ impl Step {
     }
 
     fn is_outside(&self) -> bool {
-        OUTSIDE.iter().any(|start| self.id.starts_with(start))
+        self.state == "cannot tell" && OUTSIDE.iter().any(|start| self.id.starts_with(start))
     }
 }
 
