@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Rule;
 use crate::model::finding::Finding;
 use crate::model::fix;
+use crate::model::kustomization::Kustomization;
 use crate::model::source::Source;
 use crate::model::world::{App, Object, Ref, World, is_yaml};
 use crate::model::yaml::Node;
@@ -96,10 +97,13 @@ fn at(app: &App, keys: &[&str]) -> crate::model::source::Place {
 
 fn path(world: &World, findings: &mut Vec<Finding>) {
     for app in &world.apps {
-        let Some(path) = &app.path else { continue };
+        // The root is always there.
+        let Some(path) = app.path.as_ref().filter(|path| *path != ".") else { continue };
         let below = format!("{path}/");
         if !world.facts.paths.iter().any(|file| file.starts_with(&below)) {
-            let finding = Finding::error("app-path", format!("there is no folder {path}"));
+            let message =
+                if path.is_empty() { "no folder is named".to_owned() } else { format!("there is no folder {path}") };
+            let finding = Finding::error("app-path", message);
             let folders: BTreeSet<&str> =
                 world.repo.kustomizations.iter().map(|kustomization| kustomization.source.folder()).collect();
             let finding = finding.at(at(app, &["spec", "source", "path"]));
@@ -113,7 +117,11 @@ fn cluster(world: &World, findings: &mut Vec<Finding>) {
     for app in world.apps.iter().filter(|_| !clusters.is_empty()) {
         if !clusters.iter().any(|cluster| cluster.name == app.cluster) {
             let known = clusters.iter().map(|cluster| format!("{} ({})", cluster.server, cluster.name));
-            let finding = Finding::error("app-cluster", format!("no cluster has the address {}", app.cluster));
+            let message = match app.cluster.as_str() {
+                "" => "no cluster is named".to_owned(),
+                address => format!("no cluster has the address {address}"),
+            };
+            let finding = Finding::error("app-cluster", message);
             let finding = finding.at(at(app, &["spec", "destination", "server"]));
             findings.push(finding.help(format!("there are: {}", known.collect::<Vec<_>>().join(", "))));
         }
@@ -245,6 +253,9 @@ fn no_namespace(world: &World, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What ArgoCD makes something of.
+const MAKERS: [&str; 3] = ["Application", "ApplicationSet", "AppProject"];
+
 fn without_app(world: &World, findings: &mut Vec<Finding>) {
     // Where Applications are made elsewhere, their absence says nothing.
     if world.apps.is_empty() || world.not_checked.iter().any(|why| why.contains("ApplicationSet")) {
@@ -255,11 +266,22 @@ fn without_app(world: &World, findings: &mut Vec<Finding>) {
         deployed.extend(world.repo.inputs(path));
     }
     for kustomization in &world.repo.kustomizations {
-        if !deployed.contains(&*kustomization.source.path) {
+        if !deployed.contains(&*kustomization.source.path) && !is_first(world, kustomization) {
             let message = format!("no Application deploys {}", kustomization.source.folder());
             findings.push(Finding::error("manifests-without-app", message).at(kustomization.source.place(0, 0)));
         }
     }
+}
+
+/// Is it ArgoCD itself, or what its Applications begin with? Somebody puts these there by hand.
+fn is_first(world: &World, kustomization: &Kustomization) -> bool {
+    let inputs = world.repo.inputs(kustomization.source.folder());
+    let files = world.repo.files.iter().filter(|file| inputs.contains(&*file.path));
+    let documents = files.filter_map(|file| file.documents().as_ref().ok()).flatten();
+    let kinds: BTreeSet<&str> = documents.filter_map(|node| node.get("kind").and_then(Node::text)).collect();
+    let runs = ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"].iter().any(|kind| kinds.contains(kind));
+    let only_makes = !runs && MAKERS.iter().any(|kind| kinds.contains(kind));
+    kustomization.source.text.contains("argoproj/argo-cd") || only_makes
 }
 
 fn complete(world: &World, findings: &mut Vec<Finding>) {

@@ -197,6 +197,11 @@ fn frontmatter(world: &World, findings: &mut Vec<Finding>) {
             findings.push(Finding::error("doc-frontmatter", "the page has no frontmatter").at(file.place(0, 0)));
             continue;
         };
+        if let Err((at, why)) = yaml::documents(head) {
+            let at = file.text.find(head).unwrap_or(0) + at;
+            let finding = Finding::error("doc-frontmatter", format!("the frontmatter is not YAML: {why}"));
+            findings.push(finding.at(file.place(at, at)));
+        }
         for key in ["title", "modified", "tags"] {
             let value = head.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
             let place = || file.find(&format!("{key}:"));
@@ -205,7 +210,7 @@ fn frontmatter(world: &World, findings: &mut Vec<Finding>) {
                     .push(Finding::error("doc-frontmatter", format!("the page has no {key}")).at(file.place(0, 3))),
                 Some(date) if key == "modified" && !is_date(date.trim_matches(['"', '\''])) => {
                     findings.push(
-                        Finding::error("doc-frontmatter", format!("{date} is not a date as 2026-01-31")).at(place()),
+                        Finding::error("doc-frontmatter", format!("`{date}` is not a date as 2026-01-31")).at(place()),
                     );
                 }
                 Some(_) => {}

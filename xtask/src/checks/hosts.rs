@@ -179,10 +179,17 @@ fn variable(world: &World, findings: &mut Vec<Finding>) {
             document.items().iter().for_each(|item| item.walk(&mut entry));
         }
     }
+    let broken = world.repo.files.iter().filter(below).filter(|file| is_yaml(&file.path) && file.documents().is_err());
+    let role = |file: &Source| file.path.match_indices('/').nth(2).map(|(at, _)| file.path[..=at].to_owned());
+    let broken: Vec<String> = broken.filter_map(role).collect();
     for file in world.repo.files.iter().filter(below) {
         let Some(role) = file.path.strip_prefix("ansible/roles/").and_then(|path| path.split('/').next()) else {
             continue;
         };
+        // What is given in a file that is no YAML is not known.
+        if broken.iter().any(|folder| file.path.starts_with(folder)) {
+            continue;
+        }
         let prefix = format!("{}_", role.replace('-', "_"));
         let own = names(file, &prefix);
         for (name, at) in own {

@@ -71,6 +71,7 @@ pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
 /// What is found before any rule runs: code, what it says, what happens.
 pub(crate) const OTHERS: &[(&str, &str, &str)] = &[
     ("yaml-syntax", "A file that says it is YAML is YAML.", "Nothing in it can be read, here or by what it is for."),
+    ("toml-syntax", ".mise.toml is TOML.", "mise refuses to run any task."),
     ("app-render", "What an Application deploys renders.", "ArgoCD reports a comparison error and deploys nothing."),
     ("kustomization-image-name", "An entry of images has a name.", "kustomize changes no image by it."),
     ("tool-missing", "Every program that is needed is installed.", "What it would have told is not checked."),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Rule;
 use crate::model::finding::Finding;
-use crate::model::world::{Ref, World};
+use crate::model::world::{Object, Ref, World};
 
 const SCRAPES: &str = "argocd/manifests/web/scrapes.yaml";
 
@@ -79,9 +79,20 @@ fn words<'a>(text: &'a str, marker: &str) -> Vec<&'a str> {
 }
 
 fn dashboard(world: &World, findings: &mut Vec<Finding>) {
+    let is_dashboard = |object: &Object| object.at(&["metadata", "labels", "grafana_dashboard"]).is_some();
+    for (app, object) in world.objects().filter(|(_, object)| is_dashboard(object)) {
+        for (name, value) in object.at(&["data"]).map_or_else(Vec::new, Ref::entries) {
+            let text = value.text().filter(|_| name.rsplit('.').next() == Some("json")).unwrap_or("{}");
+            if let Err(why) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
+                let line = text.lines().nth(why.line().saturating_sub(1)).map(str::trim).filter(|line| line.len() > 3);
+                let finding = Finding::error("dashboard-job", format!("{name} is not JSON: {why}"));
+                findings.push(finding.at(world.place_of(app, value, line.unwrap_or(name))));
+            }
+        }
+    }
     let jobs: BTreeSet<&str> = configurations(world).into_iter().flat_map(|text| words(text, "job_name")).collect();
     for (app, object) in world.objects().filter(|_| !jobs.is_empty() && world.knows_all()) {
-        if object.at(&["metadata", "labels", "grafana_dashboard"]).is_none() {
+        if !is_dashboard(object) {
             continue;
         }
         object.root().scalars(&mut |value: Ref<'_>| {

@@ -63,7 +63,14 @@ pub(crate) fn unread(world: &World) -> Vec<String> {
     let Ok(home) = world.repo.home() else { return Vec::new() };
     let nix = world.repo.containers.iter().filter(|container| container.kinds.contains(&BuildKind::Nix));
     let unread = nix.filter(|container| !known.contains_key(&(home.image(&container.name), BuildKind::Nix)));
-    unread.map(|container| format!("{}: what it declares is computed", container.expression())).collect()
+    let told = |path: String| {
+        let source = world.repo.file(&path);
+        match source.and_then(declaration::mistake) {
+            Some(why) => format!("{path}: it can't be read as Nix: {why}"),
+            None => format!("{path}: what it declares is computed"),
+        }
+    };
+    unread.map(|container| told(container.expression())).collect()
 }
 
 /// Every container of an object that runs one of our images, with what that declares.

@@ -227,12 +227,25 @@ fn unused(world: &World, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Is it encrypted, or does it stand for what a plugin puts in its place?
+fn is_elsewhere(text: &str) -> bool {
+    let around = [("ENC[", "]"), ("<", ">"), ("${", "}"), ("ref+", "")];
+    around.iter().any(|(before, after)| text.starts_with(before) && text.ends_with(after))
+}
+
+/// What ArgoCD wants in a Secret to know a repository or cluster by, and what is no secret of it.
+fn is_open(secret: &Object, key: &str) -> bool {
+    const OPEN: [&str; 7] = ["type", "url", "name", "project", "server", "enableOCI", "insecure"];
+    let label = secret.at(&["metadata", "labels"]).and_then(|labels| labels.at(&["argocd.argoproj.io/secret-type"]));
+    label.is_some() && OPEN.contains(&key)
+}
+
 fn literal(world: &World, findings: &mut Vec<Finding>) {
     for (_, secret) in world.objects().filter(|(_, object)| object.kind == "Secret") {
         for (key, value) in
             ["data", "stringData"].into_iter().filter_map(|key| secret.at(&[key])).flat_map(Ref::entries)
         {
-            if value.text().is_some_and(|text| !text.is_empty()) {
+            if value.text().is_some_and(|text| !text.is_empty() && !is_elsewhere(text)) && !is_open(secret, key) {
                 // The value itself is never shown.
                 let message = format!("Secret {} has a value for {key} in the repository", secret.name);
                 findings.push(Finding::error("secret-literal", message).at(secret.place()));

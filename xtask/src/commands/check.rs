@@ -12,11 +12,13 @@ use serde_json::json;
 use super::{Context, diff, render};
 use crate::checks::{self, Checked, Rule};
 use crate::exec::{env, fs};
+use crate::model::config;
 use crate::model::failure::Failure;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fix;
 use crate::model::repo::Repo;
 use crate::model::tag::GitTag;
+use crate::model::workflow;
 use crate::model::world::{Facts, World, is_yaml};
 use crate::report::{Format, Outcome, findings, formats};
 use crate::tools::{catalog, git};
@@ -139,7 +141,9 @@ fn unread(paths: &BTreeSet<String>, repo: &Repo) -> Vec<String> {
     let read: BTreeSet<&str> = repo.files.iter().map(|file| &*file.path).collect();
     let wanted = |path: &&String| {
         let is_text = is_yaml(path) || path.rsplit('.').next() == Some("md");
-        is_text && ["argocd/", "ansible/", "docs/"].iter().any(|folder| path.starts_with(folder))
+        let folders = ["argocd/", "ansible/", "docs/", workflow::FOLDER];
+        let is_alone = [config::PATH, ".mise.toml", "README.md"].contains(&path.as_str());
+        is_alone || is_text && folders.iter().any(|folder| path.starts_with(folder))
     };
     let missing = paths.iter().filter(wanted).filter(|path| !read.contains(path.as_str()));
     missing.map(|path| format!("{path}: it is larger than 4 MB, not UTF-8, a link, or not checked out")).collect()

@@ -113,7 +113,7 @@ fn one(cx: &Context, folder: &str, program: Option<&str>, hangs: &AtomicBool) ->
     let Some(program) = program else {
         return Ok(Rendered::NotChecked("kustomize is not installed (nor is kubectl)".to_owned()));
     };
-    let cached = env::cache_folder().join(format!("render/{}.yaml", key(program, &files)));
+    let cached = env::cache_folder().join(format!("render/{}.yaml", key(cx, program, &files)));
     if let Ok(text) = std::fs::read_to_string(&cached) {
         let known = rendered(folder, &text);
         // What somebody has cut off there is made again.
@@ -170,13 +170,18 @@ fn limit() -> Duration {
     seconds.map_or(kustomize::RENDER, Duration::from_secs_f32)
 }
 
-/// What the render depends on: the program and every file.
-fn key(program: &str, files: &[&Source]) -> String {
+/// What the render depends on: the program and every file, also those that are no text.
+fn key(cx: &Context, program: &str, files: &[&Source]) -> String {
     let program = run::find(program).unwrap_or_default();
     let size = program.metadata().map_or(0, |metadata| metadata.len());
     let mut text = format!("{} {size}\n", program.display());
     for file in files {
         text.extend([&*file.path, "\0", &*file.text, "\0"]);
+    }
+    let known: BTreeSet<&str> = files.iter().map(|file| &*file.path).collect();
+    let folders = files.iter().filter(|file| cx.repo.kustomization(file.folder()).is_some()).map(|file| file.folder());
+    for stamp in folders.collect::<BTreeSet<_>>().into_iter().flat_map(|f| fs::stamps(&cx.system.root, f, &known)) {
+        text.extend([&stamp, "\0"]);
     }
     Digest::of(text.as_bytes()).as_str()["sha256:".len()..].to_owned()
 }

@@ -86,6 +86,16 @@ pub(crate) fn paths(root: &Path) -> BTreeSet<String> {
     paths
 }
 
+/// What is below `folder` and none of `known`, each with its size and when it was written: it was not read as text.
+pub(crate) fn stamps(root: &Path, folder: &str, known: &BTreeSet<&str>) -> Vec<String> {
+    let below = paths(&root.join(folder)).into_iter().map(|path| format!("{folder}/{path}"));
+    let written = |path: String| {
+        let metadata = root.join(&path).metadata().ok()?;
+        Some(format!("{path} {} {:?}", metadata.len(), metadata.modified().ok()))
+    };
+    below.filter(|path| !known.contains(path.as_str())).filter_map(written).collect()
+}
+
 /// What kubectl reads to know its contexts.
 pub(crate) fn kubeconfigs() -> Vec<Source> {
     let paths = match env::var("KUBECONFIG") {
@@ -101,9 +111,8 @@ pub(crate) fn source(root: &Path, path: &Path) -> Option<Source> {
 }
 
 fn read(root: &Path, path: &Path) -> Option<Source> {
-    if path.metadata().ok()?.len() > LARGEST {
-        return None;
-    }
+    // Reading a pipe would wait for somebody to write into it.
+    path.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= LARGEST)?;
     let text = std::fs::read_to_string(path).ok()?;
     let relative = path.strip_prefix(root).ok()?.to_string_lossy().replace('\\', "/");
     Some(Source::new(&relative, &text))

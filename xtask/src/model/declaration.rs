@@ -74,6 +74,11 @@ pub(crate) fn of_nix(source: &Source) -> Option<Declaration> {
     Some(declared)
 }
 
+/// Why a text can't be read as Nix.
+pub(crate) fn mistake(source: &Source) -> Option<String> {
+    rnix::Root::parse(&source.text).errors().first().map(ToString::to_string)
+}
+
 /// Where an entry is written, and the ports in it.
 fn written(entry: &ast::AttrpathValue, source: &Source) -> Vec<(String, Place)> {
     let at = |entry: &ast::AttrpathValue| {

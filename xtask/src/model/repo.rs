@@ -119,6 +119,14 @@ impl Repo {
             self.read_manifest(file)?;
         } else if file.path.starts_with(workflow::FOLDER) {
             self.workflows.push(Workflow::parse(&file)?);
+        } else if file.path.starts_with("ansible/") && is_yaml(&file.path) && !is_template(&file.path) {
+            yaml::parse(&file)?;
+        } else if &*file.path == ".mise.toml"
+            && let Err(error) = file.text.parse::<toml::Table>()
+        {
+            let span = error.span().unwrap_or(0..0);
+            let finding = Finding::error("toml-syntax", format!("not valid TOML: {}", error.message()));
+            return Err(Box::new(finding.at(file.first_line(span.start.min(file.text.len()), span.end))));
         }
         Ok(())
     }
@@ -344,6 +352,11 @@ fn home_of(image: &str, containers: &[Container]) -> Option<Home> {
 pub(crate) fn is_manifest(file: &Source) -> bool {
     let is_json = file.path.rsplit('.').next() == Some("json") && file.text.contains("\"apiVersion\"");
     is_yaml(&file.path) || (is_json && file.documents().is_ok())
+}
+
+/// What Ansible fills in, or copies as it is.
+fn is_template(path: &str) -> bool {
+    ["/templates/", "/files/"].iter().any(|folder| path.contains(folder))
 }
 
 /// The folder of templates beside a `Chart.yaml`.

@@ -36,10 +36,10 @@ pub(crate) fn cannot(stderr: &str) -> Option<&'static str> {
 
 /// The line of its stderr that says what is wrong.
 pub(crate) fn parse_error(stderr: &str) -> &str {
-    let mut lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines
-        .next_back()
-        .map_or("it gave no reason", |line| line.trim_start_matches("Error: ").trim_start_matches("error: "))
+    let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    // What follows is what it was reading.
+    let reason = lines().rev().find_map(|line| line.strip_prefix("Error: ").or(line.strip_prefix("error: ")));
+    reason.or(lines().next_back()).unwrap_or("it gave no reason")
 }
 
 #[cfg(test)]
@@ -53,6 +53,8 @@ mod tests {
         let said = "# Warning: 'bases' is deprecated.\nError: accumulating resources: no such file\n";
         assert_eq!(parse_error(said), "accumulating resources: no such file");
         assert_eq!(cannot(said), None);
+        assert_eq!(parse_error("Error: wrong node kind: node contents:\n1\n\n"), "wrong node kind: node contents:");
+        assert_eq!((parse_error("it broke\n"), parse_error("")), ("it broke", "it gave no reason"));
         let ksops =
             "Error: loading generator plugins: external plugins disabled; unable to load external plugin 'ksops'";
         assert!(cannot(ksops).unwrap().contains("plugin"));

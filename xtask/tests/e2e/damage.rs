@@ -99,6 +99,56 @@ fn files_that_are_no_text_and_names_that_are_none_are_told() {
 }
 
 #[test]
+fn every_broken_file_is_told_at_its_place() {
+    let stage = Stage::of_this_repository();
+    slip(&stage);
+    for (path, whole, broken) in [
+        ("ansible/roles/caddy/defaults/main.yml", "caddy_domain:", "caddy_domain: ["),
+        (".mise.toml", "[tasks.", "[[tasks."),
+        ("argocd/manifests/grafana-config/dashboards/authentik.yaml", "\"panels\": [", "\"panels\": [,"),
+        ("docs/reference/services/dex.md", "tags:", "tags: }"),
+    ] {
+        let text = stage.read(path);
+        assert!(text.contains(whole), "{path}");
+        stage.write(path, &text.replacen(whole, broken, 1));
+    }
+    // Nobody writes into it: whoever opens it waits.
+    std::fs::remove_file(stage.path("clone/README.md")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(stage.path("clone/README.md")).status().unwrap().success());
+    stage.write("containers/dex/default.nix", "{ pkgs }: (");
+    let done = check(&stage, &["check"]).expect(1, &[]);
+    for words in [
+        "error[yaml-syntax]",
+        " ansible/roles/caddy/defaults/main.yml:",
+        "error[toml-syntax]",
+        " .mise.toml:",
+        "authentik.json is not JSON",
+        " argocd/manifests/grafana-config/dashboards/authentik.yaml:",
+        "the frontmatter is not YAML",
+        "containers/dex/default.nix: it can't be read as Nix",
+        "README.md: it is larger",
+        "error[service-port]",
+        ": 5 findings",
+    ] {
+        assert!(done.stdout.contains(words), "no {words} in\n{}", done.stdout);
+    }
+}
+
+#[test]
+fn what_is_rendered_follows_files_that_are_no_text() {
+    let stage = Stage::of_this_repository();
+    let list = stage.read("argocd/manifests/dex/kustomization.yaml");
+    let list = list + "configMapGenerator:\n  - name: logo\n    files: [logo.bin]\n";
+    stage.write("argocd/manifests/dex/kustomization.yaml", &list);
+    let rendered = |bytes: &[u8]| {
+        std::fs::write(stage.path("clone/argocd/manifests/dex/logo.bin"), bytes).unwrap();
+        check(&stage, &["render", "dex"]).expect(0, &[]).stdout
+    };
+    let (before, after) = (rendered(b"\xff\x00"), rendered(b"\xff\x00\x01"));
+    assert!(before != after && after.contains("binaryData"), "{after}");
+}
+
+#[test]
 fn yaml_of_every_kind_is_read_as_it_is_meant_or_told() {
     let stage = Stage::of_this_repository();
     let deployment = stage.read("argocd/manifests/dex/deployment.yaml");

@@ -96,10 +96,39 @@ spec:
   project: default
   source: {repoURL: "git@git.example.org:ops.git", path: argocd/apps-src/remote, targetRevision: main}
   destination: {name: in-cluster, namespace: remote}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Application
+metadata: {name: everything}
+spec:
+  project: default
+  source: {repoURL: "git@git.example.org:ops.git", path: ., targetRevision: main}
+  destination: {name: in-cluster, namespace: argocd}
+//- argocd/bootstrap/kustomization.yaml
+resources: [root.yaml]
+//- argocd/bootstrap/root.yaml
+apiVersion: argoproj.io/v1alpha1
+kind: AppProject
+metadata: {name: ops, namespace: argocd}
+spec: {sourceRepos: ["*"], destinations: [{name: "*", namespace: "*"}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: ops, namespace: argocd, labels: {argocd.argoproj.io/secret-type: repository}}
+stringData: {type: git, url: "https://git.example.org/ops.git"}
+//- argocd/install/kustomization.yaml
+namespace: argocd
+resources: ["https://raw.example.org/argoproj/argo-cd/v3.2.6/manifests/install.yaml"]
+//- argocd/apps-src/base/secret.sops.yaml
+apiVersion: v1
+kind: Secret
+metadata: {name: sealed}
+stringData: {password: "ENC[AES256_GCM,data:abc=,iv:abc=,tag:abc=,type:str]"}
+sops: {age: [{recipient: age1x, enc: x}], mac: "ENC[AES256_GCM,data:x,iv:x,tag:x,type:str]", version: 3.8.1}
 //- argocd/apps-src/remote/kustomization.yaml
 resources: ["github.com/argoproj/argo-cd//manifests/ha?ref=v2.9.0", "git@github.com:x/y.git"]
 //- argocd/apps-src/base/kustomization.yaml
-resources: [shop.yaml, crd.yaml]
+resources: [shop.yaml, crd.yaml, secret.sops.yaml]
 configMapGenerator:
   - name: settings
     files: [settings.ini]
