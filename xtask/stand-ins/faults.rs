@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,8 +76,8 @@ pub(crate) struct Plan {
     /// The requests so far, and whether there was a body in the answer.
     pub(crate) seen: Mutex<Vec<(String, bool)>>,
     pub(crate) came: AtomicBool,
-    /// Who is killed or interrupted.
-    pub(crate) victim: AtomicI32,
+    /// Who is killed or interrupted; nobody once it has ended, since its number may soon be another's.
+    pub(crate) victim: Mutex<Option<Pid>>,
 }
 
 impl Plan {
@@ -97,7 +97,9 @@ impl Plan {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = Pid::from_raw(self.victim.load(Ordering::SeqCst)) {
+        // Held meanwhile: it does not end for good before this is over.
+        let victim = locked(&self.victim);
+        if let Some(pid) = *victim {
             kill_process(pid, signal).unwrap_or_default();
         }
     }

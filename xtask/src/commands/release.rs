@@ -297,7 +297,8 @@ impl Release<'_> {
             stage.skipped("the pin is committed already");
             return Ok(());
         }
-        self.cx.system.stdout(&git::commit(&self.commit_message(), &changed), "committing the pin")?;
+        // All of them, however much of its answer git got out: half of the pins is no commit.
+        self.cx.system.stdout(&git::commit(&self.commit_message(), paths), "committing the pin")?;
         stage.done("the pin is committed; push it when you are ready");
         Ok(())
     }

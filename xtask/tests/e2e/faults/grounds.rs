@@ -1,12 +1,14 @@
 //! Where the faults happen: stages that are prepared once and copied for each case, programs that can go wrong.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
 use super::subjects::{Start, Subject};
@@ -15,13 +17,29 @@ use crate::stand_ins::StandIn;
 use crate::wrong::{Fault, Plan, Proxy, locked};
 
 /// Every program that is found at all: what is not among them can't be started, so none goes uncounted.
-const PROGRAMS: [&str; 6] = ["git", "nix-instantiate", "nix-build", "nix-store", "skopeo", "kustomize"];
+const PROGRAMS: [&str; 7] = ["git", "nix-instantiate", "nix-build", "nix-store", "skopeo", "kustomize", "setpriv"];
 
 /// Those that change nothing that a release undoes. Their real answers are recorded once and given again.
 const ANSWERED: [&str; 3] = ["nix-instantiate", "nix-build", "nix-store"];
 
 /// The most seconds that a command or request may take, where something hangs.
 const PATIENCE: &str = "3";
+
+/// The same of a command that calls this program again, which takes as long as all that it does.
+const PATIENCE_WITH_A_CALL: &str = "20";
+
+/// An Application that is planned, and a Deployment of it that renders.
+const PLANNED: &str = r#"
+//- argocd/manifests/one/deployment.yaml
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: one}
+spec:
+  selector: {matchLabels: {app: one}}
+  template:
+    metadata: {labels: {app: one}}
+    spec: {containers: [{name: a, image: "registry.example/blumeops/tiny:kustomized"}]}
+"#;
 
 /// The system calls that change files, as strace has them.
 const WRITES: &str = "rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,fsync,fchmod,chmod,ftruncate";
@@ -43,6 +61,8 @@ pub(super) struct Grounds {
     pub(super) digest: String,
     /// Each user's kustomization once it is pinned.
     pins: [(&'static str, String); 2],
+    /// How often HEAD was moved before.
+    pub(super) commits: usize,
 }
 
 /// Which command, request or write of a run goes wrong.
@@ -72,6 +92,10 @@ impl Grounds {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         let fresh = Stage::new();
+        fresh.write_files(PLANNED);
+        let configuration = "xtask/blumeops.toml";
+        fresh.write(configuration, &(fresh.read(configuration) + "[plans.one]\ncontainers = [\"tiny\"]\n"));
+        fresh.commit_and_push("a plan");
         fresh.git(&["remote", "set-url", "origin", "../forge.git"]);
         // How often the remote's refs were moved is then known to the remote itself.
         fresh.forge(&["config", "core.logAllRefUpdates", "always"]);
@@ -98,7 +122,8 @@ impl Grounds {
         pinned.run(&["pin", "tiny", "v1.0.0"]).expect(0, &[]);
         let pins =
             ["one", "two"].map(|user| (user, pinned.read(&format!("argocd/manifests/{user}/kustomization.yaml"))));
-        Self { folder, fresh, tagged, published, digest, pins }
+        let commits = commits(&fresh);
+        Self { folder, fresh, tagged, published, digest, pins, commits }
     }
 
     pub(super) fn pinned(&self, user: &str) -> &str {
@@ -169,6 +194,11 @@ fn record(stage: &Stage, folder: &Path) {
     }
 }
 
+/// How often HEAD was moved.
+pub(super) fn commits(stage: &Stage) -> usize {
+    fs::read_to_string(stage.path("clone/.git/logs/HEAD")).unwrap_or_default().lines().count()
+}
+
 /// The system call in a line of a trace.
 fn call(line: &str) -> Option<String> {
     line.split_once('(')
@@ -204,7 +234,9 @@ impl Trial<'_> {
             if let Spot::Command(at) = spot {
                 command.env("FAULT_AT", at).env("FAULT", fault.word());
             }
-            if matches!(fault, Fault::Hangs(_)) {
+            if self.subject.calls_itself {
+                command.env("BLUMEOPS_PATIENCE", PATIENCE_WITH_A_CALL);
+            } else if matches!(fault, Fault::Hangs(_)) {
                 command.env("BLUMEOPS_PATIENCE", PATIENCE);
             }
         }
@@ -213,8 +245,22 @@ impl Trial<'_> {
             _ => None,
         };
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        self.plan.victim.store(i32::try_from(child.id()).unwrap(), Ordering::SeqCst);
-        child.wait_with_output().unwrap().into()
+        *locked(&self.plan.victim) = Some(Pid::from_child(&child));
+        self.done(child)
+    }
+
+    /// Waits for its end. Until it is waited for its number is nobody else's.
+    fn done(&self, mut child: Child) -> Done {
+        let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (mut data, mut talk) = (Vec::new(), Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| stderr.read_to_end(&mut talk).unwrap());
+            stdout.read_to_end(&mut data).unwrap();
+        });
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&child)), ended).unwrap();
+        *locked(&self.plan.victim) = None;
+        std::process::Output { status: child.wait().unwrap(), stdout: data, stderr: talk }.into()
     }
 
     fn environment(&self, command: &mut Command, bin: &Path) {
@@ -294,9 +340,10 @@ impl Trial<'_> {
                 spots.push((Spot::Command(call.to_owned()), entry.metadata().unwrap().len() > 0));
             }
         }
-        spots.sort_by_key(|(spot, _)| format!("{spot:?}"));
         let seen = locked(&self.plan.seen);
         spots.extend(seen.iter().enumerate().map(|(at, (_, answers))| (Spot::Request(at), *answers)));
+        // Of several that are asked at once now one is the first and now another: how many answer stays the same.
+        spots.sort_by_key(|(spot, answers)| (matches!(spot, Spot::Request(_)), *answers, format!("{spot:?}")));
         spots.extend((1..=writes.len()).map(|at| (Spot::Write(writes[..at].to_vec()), false)));
         spots
     }

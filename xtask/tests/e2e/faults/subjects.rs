@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::grounds::Grounds;
+use super::grounds::{Grounds, commits};
 use crate::stage::Stage;
 
 /// From where a command sets out.
@@ -22,17 +22,23 @@ pub(super) struct Subject {
     pub(super) start: Start,
     /// There is a forge whose runner builds the image.
     pub(super) waits: bool,
+    /// It has this program do things, and goes by what reality says of them.
+    pub(super) calls_itself: bool,
+    /// One case in so many happens in a short run.
+    pub(super) share: usize,
     pub(super) effects: &'static [Effect],
 }
 
 /// A new command with effects is one more of these.
-pub(super) const SUBJECTS: [Subject; 4] = [
+pub(super) const SUBJECTS: [Subject; 5] = [
     Subject {
         name: "release --here",
         arguments: &["release", "tiny", "v1.0.0", "--here", "--commit"],
         folder: "clone",
         start: Start::Fresh,
         waits: false,
+        calls_itself: false,
+        share: 5,
         effects: &[Effect::Tag, Effect::Image, Effect::Pin("one"), Effect::Pin("two"), Effect::Commit],
     },
     Subject {
@@ -41,6 +47,8 @@ pub(super) const SUBJECTS: [Subject; 4] = [
         folder: "clone",
         start: Start::Fresh,
         waits: true,
+        calls_itself: false,
+        share: 5,
         effects: &[Effect::Tag, Effect::Image, Effect::Pin("one"), Effect::Pin("two"), Effect::Commit],
     },
     Subject {
@@ -49,6 +57,8 @@ pub(super) const SUBJECTS: [Subject; 4] = [
         folder: "runner",
         start: Start::Tagged,
         waits: false,
+        calls_itself: false,
+        share: 5,
         effects: &[Effect::Image],
     },
     Subject {
@@ -57,7 +67,19 @@ pub(super) const SUBJECTS: [Subject; 4] = [
         folder: "clone",
         start: Start::Published,
         waits: false,
+        calls_itself: false,
+        share: 5,
         effects: &[Effect::Pin("one"), Effect::Pin("two")],
+    },
+    Subject {
+        name: "apply",
+        arguments: &["apply", "containers", "--service", "one"],
+        folder: "clone",
+        start: Start::Fresh,
+        waits: true,
+        calls_itself: true,
+        share: 12,
+        effects: &[Effect::Tag, Effect::Image, Effect::Pin("one"), Effect::Pin("two"), Effect::Kept],
     },
 ];
 
@@ -72,6 +94,8 @@ pub(super) enum Effect {
     Pin(&'static str),
     /// The commit of the pins.
     Commit,
+    /// That commit, or the pins in the work tree, where to commit and to push is a person's step.
+    Kept,
 }
 
 /// How often something was done, and what is odd about it.
@@ -88,7 +112,7 @@ impl Effect {
             Self::Tag => "tiny-v1.0.0 is on origin already",
             Self::Image => "blumeops/tiny:v1.0.0-nix is in the registry already",
             Self::Pin(_) => "v1.0.0-nix already",
-            Self::Commit => "the pin is committed already",
+            Self::Commit | Self::Kept => "the pin is committed already",
         }
     }
 
@@ -98,7 +122,8 @@ impl Effect {
             Self::Tag => tag(stage),
             Self::Image => image(grounds, stage),
             Self::Pin(user) => pin(grounds, stage, user),
-            Self::Commit => commit(stage),
+            Self::Commit => commit(grounds, stage),
+            Self::Kept => kept(grounds, stage),
         }
     }
 }
@@ -134,11 +159,16 @@ fn pin(grounds: &Grounds, stage: &Stage, user: &str) -> Times {
     Times { count, odd: (!whole).then(|| format!("half a file: {text}")) }
 }
 
-fn commit(stage: &Stage) -> Times {
+fn commit(grounds: &Grounds, stage: &Stage) -> Times {
     let log = stage.git(&["log", "--format=%s", "--name-only", "origin/main..HEAD"]);
-    let made = fs::read_to_string(stage.path("clone/.git/logs/HEAD")).unwrap_or_default();
-    let count = made.lines().count() - 1;
+    let count = commits(stage) - grounds.commits;
     let whole =
         "Pin tiny to v1.0.0-nix\n\nargocd/manifests/one/kustomization.yaml\nargocd/manifests/two/kustomization.yaml\n";
     Times { count, odd: (count > 0 && log != whole).then_some(log) }
+}
+
+fn kept(grounds: &Grounds, stage: &Stage) -> Times {
+    let committed = commit(grounds, stage);
+    let pinned = ["one", "two"].iter().all(|user| pin(grounds, stage, user).count == 1);
+    Times { count: committed.count.max(usize::from(pinned)), ..committed }
 }
