@@ -1,5 +1,7 @@
 //! The whole plan on one machine, with nothing of production in reach: only endpoints differ.
 
+mod adapted;
+mod borrowed;
 mod breakages;
 mod cluster;
 mod deployment;
@@ -22,6 +24,7 @@ use super::Context;
 use crate::exec::run::{System, tail};
 use crate::exec::workspace::Workspace;
 use crate::exec::{cgroup, signal};
+use crate::model::config::KubeContext;
 use crate::model::failure::{Failure, Kind};
 use crate::model::image::Home;
 use crate::model::name::ContainerName;
@@ -29,6 +32,7 @@ use crate::model::repo::{Container, Repo};
 use crate::model::workflow::Workflow;
 use crate::report::{Outcome, Reporter, bytes, table};
 use crate::tools::{linux, nix, own};
+use borrowed::Looked;
 use deployment::Deployment;
 use facts::Facts;
 use runner::Runner;
@@ -68,6 +72,20 @@ const CLUSTER_PROGRAMS: [&str; 23] = [
     "postgres",
 ];
 
+/// Those that a cluster is made of, which somebody may have already.
+const NODE_PROGRAMS: [&str; 10] = [
+    "etcd",
+    "containerd",
+    "ctr",
+    "runc",
+    "catatonit",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+];
+
 /// Rehearse a deployment on this machine: release, Kubernetes, Caddy, metrics, verification, and what breaks it
 ///
 /// Rehearses HEAD. The images that are deployed beside NAME are released as well; then the manifests are applied,
@@ -75,7 +93,7 @@ const CLUSTER_PROGRAMS: [&str; 23] = [
 /// thing at a time is broken. Everything lives in namespaces and one folder that are gone afterwards.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cargo xtask rehearse authentik\n  cargo xtask rehearse authentik --only redis-stopped\n  cargo xtask rehearse authentik --only none --hold\n  cargo xtask rehearse redis --without-cluster --keep"
+    after_help = "Examples:\n  cargo xtask rehearse authentik\n  cargo xtask rehearse authentik --only redis-stopped\n  cargo xtask rehearse authentik --only none --hold\n  cargo xtask rehearse authentik --cluster kind-kind\n  cargo xtask rehearse redis --without-cluster --keep"
 )]
 pub(crate) struct Args {
     /// Which container
@@ -92,12 +110,24 @@ pub(crate) struct Args {
     /// When all is done, or a point is not green, keep everything standing until Ctrl-C
     #[arg(long, conflicts_with = "without_cluster")]
     pub(crate) hold: bool,
+    /// Use a cluster that you have (kind, minikube, k3s) in place of one of its own: this context of your kubeconfig
+    #[arg(long, value_name = "CONTEXT", conflicts_with = "without_cluster")]
+    pub(crate) cluster: Option<KubeContext>,
+    /// Use it without asking first
+    #[arg(long, requires = "cluster")]
+    pub(crate) yes: bool,
+    /// With --hold: a Kubernetes with nothing in it; nothing is released or deployed
+    #[arg(long, requires = "hold", conflicts_with_all = ["cluster", "keep"])]
+    pub(crate) empty: bool,
     /// This is the run inside, in this folder
     #[arg(long, hide = true, value_name = "DIR")]
     pub(crate) enclosed: Option<PathBuf>,
     /// Where the outside reaches the API server
     #[arg(long, hide = true, value_name = "PORT", default_value_t = 0)]
     pub(crate) door: u16,
+    /// Where the nodes of somebody's cluster fetch images
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    pub(crate) images: Option<String>,
     /// Print the commands, do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -122,7 +152,9 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         } else {
             Facts::beforehand(&cx.repo, &cx.system.root, &home.image(&args.name))?
         };
-        let outline = facts.map_or_else(Vec::new, |facts| outline::lines(args, &facts, &home.host, &cx.system.root));
+        let looked = look(cx, args, facts.as_ref())?;
+        let lines = |facts| outline::lines(args, &facts, (&home.host, &cx.system.root), looked.as_ref());
+        let outline = facts.map_or_else(Vec::new, lines);
         return Ok(super::build::commands(cx, stage::command_lines(&names, outline).into_iter()));
     }
     // A cluster, a store and their folders are taken down.
@@ -132,18 +164,39 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Outcome> {
         return rehearse(cx, args, &Workspace::of_another(folder));
     }
     let with_cluster = !args.without_cluster && is_deployed(cx, container)?;
-    if args.hold && !with_cluster {
-        return Err(Failure::environment(format!("no Application runs {}: there is nothing to hold", args.name)).into());
+    if (args.hold || args.cluster.is_some()) && !with_cluster {
+        return Err(
+            Failure::environment(format!("no Application runs {}: there is nothing to deploy", args.name)).into()
+        );
     }
-    preflight(cx, with_cluster)?;
+    let image = cx.home()?.image(&args.name);
+    let facts = args.cluster.as_ref().map(|_| Facts::beforehand(&cx.repo, &cx.system.root, &image)).transpose()?;
+    let looked = look(cx, args, facts.flatten().as_ref())?;
+    preflight(cx, with_cluster, looked.is_some())?;
+    looked.as_ref().map(|looked| looked.agree(cx, args)).transpose()?;
     // What a killed one left: all else ended with its namespaces.
     cgroup::sweep(PREFIX);
     let workspace = Workspace::new(PREFIX, args.keep)?;
-    let result = if with_cluster { enclosure::enter(cx, args, &workspace) } else { rehearse(cx, args, &workspace) };
+    let result = match looked {
+        Some(looked) => enclosure::enter_with(cx, args, &workspace, looked),
+        None if with_cluster => enclosure::enter(cx, args, &workspace),
+        None => rehearse(cx, args, &workspace),
+    };
     if args.keep {
         cx.report.say(&format!("kept: {}\n  . {}", workspace.text(""), workspace.text(stage::ENVIRONMENT)));
     }
-    result.map_err(|error| explained(error, args.keep))
+    let folder = workspace.text("");
+    let left = match (args.keep, workspace.end()) {
+        (true, _) => "the folder named above is kept".to_owned(),
+        (false, true) => "nothing: the rehearsal's folder is gone".to_owned(),
+        (false, false) => format!("{folder}: the next rehearsal removes it"),
+    };
+    result.map_err(|error| explained(error, &left))
+}
+
+/// The user's cluster, if one is to be used and can be.
+fn look(cx: &Context, args: &Args, facts: Option<&Facts>) -> Result<Option<Looked>> {
+    args.cluster.as_ref().zip(facts).map(|(context, facts)| Looked::at(cx, context, facts)).transpose()
 }
 
 /// Does an Application run it? Else there is nothing to put on a cluster.
@@ -154,15 +207,19 @@ fn is_deployed(cx: &Context, container: &Container) -> Result<bool> {
 }
 
 /// Everything that is missing, at once.
-fn preflight(cx: &Context, with_cluster: bool) -> Result<()> {
+fn preflight(cx: &Context, with_cluster: bool, is_borrowed: bool) -> Result<()> {
     let more = if with_cluster { &CLUSTER_PROGRAMS[..] } else { &[] };
-    Context::preflight(&[&PROGRAMS[..], more].concat())?;
+    let needed = |program: &&&str| !is_borrowed || !NODE_PROGRAMS.contains(program);
+    let more: Vec<&str> = more.iter().filter(needed).copied().collect();
+    Context::preflight(&[&PROGRAMS[..], &more].concat())?;
     check_namespaces(cx)?;
     if with_cluster && !rustix::process::geteuid().is_root() {
-        return Err(Failure::environment("a Kubernetes node needs root, and this is another user")
-            .left("nothing was started")
-            .next("sudo, or --without-cluster for the release alone")
-            .into());
+        return Err(Failure::environment(
+            "a stage with network and mounts of its own needs root, and this is another user",
+        )
+        .left("nothing was started")
+        .next("sudo, or --without-cluster for the release alone")
+        .into());
     }
     Ok(())
 }
@@ -179,10 +236,9 @@ fn check_namespaces(cx: &Context) -> Result<()> {
         .into())
 }
 
-fn explained(error: anyhow::Error, keep: bool) -> anyhow::Error {
+fn explained(error: anyhow::Error, left: &str) -> anyhow::Error {
     match error.downcast::<Failure>() {
         Ok(failure) => {
-            let left = if keep { "the folder named above is kept" } else { "nothing: the rehearsal's folder is gone" };
             let next = failure.next.clone().unwrap_or_else(|| "--keep leaves the folder to look at".to_owned());
             failure.left(left).next(next).into()
         }
@@ -201,6 +257,9 @@ fn rehearse(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome>
     let container =
         stage.repo.container(name).map_err(|finding| Failure::of_findings("HEAD has no such thing", vec![finding]))?;
     let names = names(stage.repo.deployed_with(&home, container));
+    if args.empty {
+        return empty(cx, args, &stage, (workspace, &home.image(name)));
+    }
     // Inside an enclosure alone nobody of production can be asked how far its plan is.
     let enclosed = args.enclosed.as_ref().map(|_| deployment::own_context(cx, &stage, workspace));
     let service = enclosed.as_ref().map(|_| facts::Facts::of(cx, &stage, &home.image(name))).transpose()?.flatten();
@@ -240,22 +299,40 @@ fn deploy(
     outcome: Outcome,
 ) -> Result<Outcome> {
     let Some(facts) = Facts::of(cx, stage, image)? else { return Ok(outcome) };
-    let deployment = Deployment::set_up(cx, stage, (workspace, args.door), facts)?;
+    let deployment = Deployment::set_up(cx, stage, (workspace, args), facts)?;
     let result = breakages::run(cx, &deployment, &args.only, outcome);
     if args.hold {
-        hold(cx, workspace, &result)?;
+        match &result {
+            Ok(outcome) => cx.report.say(&outcome.human),
+            Err(error) => cx.report.say(&format!("  ✗ {error}")),
+        }
+        hold(cx, workspace, args)?;
     }
     result
 }
 
+/// A cluster and nothing else.
+fn empty(cx: &Context, args: &Args, stage: &Stage<'_>, (workspace, image): (&Workspace, &str)) -> Result<Outcome> {
+    let Some(facts) = Facts::of(cx, stage, image)? else {
+        return Err(Failure::refused("no Application runs it: there are no contexts to name").into());
+    };
+    let own = deployment::own_context(cx, stage, workspace);
+    let _cluster = deployment::cluster(cx, &own, stage, (workspace, args), &facts)?;
+    hold(cx, workspace, args)
+}
+
+/// How the user asks the cluster.
+fn kubectl_outside(workspace: &Workspace, args: &Args) -> String {
+    let way = match &args.cluster {
+        Some(context) => format!("--context={context}"),
+        None => format!("--kubeconfig={}", workspace.text("kubeconfig-outside")),
+    };
+    format!("kubectl {way} get pods -A")
+}
+
 /// Leaves everything standing until a signal comes.
-fn hold(cx: &Context, workspace: &Workspace, result: &Result<Outcome>) -> Result<()> {
-    match result {
-        Ok(outcome) => cx.report.say(&outcome.human),
-        Err(error) => cx.report.say(&format!("  ✗ {error}")),
-    }
-    let config = workspace.text("kubeconfig-outside");
-    cx.report.say(&format!("    held until Ctrl-C: kubectl --kubeconfig={config} get pods -A"));
+fn hold(cx: &Context, workspace: &Workspace, args: &Args) -> Result<Outcome> {
+    cx.report.say(&format!("    held until Ctrl-C: {}", kubectl_outside(workspace, args)));
     loop {
         signal::sleep(Duration::from_secs(60))?;
     }

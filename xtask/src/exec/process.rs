@@ -1,6 +1,6 @@
 //! What the processes of a container do, as the kernel tells: users, ports, mounts, memory.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -44,6 +44,22 @@ pub(crate) fn random() -> std::io::Result<String> {
     let mut bytes = [0; 32];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
+}
+
+/// By which address whoever is at `other` reaches this machine; nothing is sent.
+///
+/// # Errors
+/// There is no way there.
+pub(crate) fn address_for(other: IpAddr) -> std::io::Result<IpAddr> {
+    let any = if other.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect((other, 9))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// What this machine is called.
+pub(crate) fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Looks at the container whose first process is `pid`.

@@ -239,10 +239,13 @@ pub(super) fn start(expression: &duct::Expression, invocation: &Invocation) -> R
 /// Ends a group: asked first, then made to.
 pub(super) fn stop(handle: &duct::Handle, group: &signal::Group) {
     let since = Instant::now();
+    // A signal that came has reached all groups at once, and their time has begun with it: many that are slow to end
+    // are not waited for one after another.
+    let grace = signal::left_of(GRACE);
     group.signal(Signal::TERM);
     // Reaped, so that the group is empty once all of it has ended.
-    drop(handle.wait_timeout(GRACE));
-    group.end(GRACE.saturating_sub(since.elapsed()));
+    drop(handle.wait_timeout(grace));
+    group.end(grace.saturating_sub(since.elapsed()));
     drop(handle.wait());
 }
 

@@ -28,6 +28,11 @@ impl Service {
         Ok(Self { handle, group, log: log.to_owned() })
     }
 
+    /// Its first process.
+    pub(crate) fn process(&self) -> u32 {
+        self.handle.pids().first().copied().unwrap_or_default()
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.handle.try_wait(), Ok(None))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
@@ -13,6 +13,7 @@ use crate::model::failure::{Failure, Kind};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static TAKES_LONGER: AtomicBool = AtomicBool::new(false);
+static SINCE: OnceLock<Instant> = OnceLock::new();
 static GROUPS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// How long everything may take to notice a signal, tell what was done and end.
@@ -21,6 +22,7 @@ const NOTICE: Duration = Duration::from_millis(900);
 /// Starts to listen for SIGINT, SIGTERM and SIGHUP. The second signal kills what the first asked to end.
 pub(crate) fn listen() {
     let handler = || {
+        SINCE.get_or_init(Instant::now);
         let again = INTERRUPTED.swap(true, Ordering::SeqCst);
         stop_children(if again { Signal::KILL } else { Signal::TERM });
         if !again {
@@ -58,6 +60,11 @@ pub(crate) fn stop_children(which: Signal) {
 
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Of a time that everything may take together once a signal has come, what is left; all of it before.
+pub(crate) fn left_of(time: Duration) -> Duration {
+    SINCE.get().map_or(time, |since| time.saturating_sub(since.elapsed()))
 }
 
 /// Does anything run that we have started?

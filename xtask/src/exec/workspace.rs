@@ -2,13 +2,18 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{fs, lock};
+use super::{fs, lock, parallel, signal};
 
 /// Held open by the owner; a folder whose lock is free has none any more.
 const LOCK: &str = "lock";
+
+/// So long after a signal a folder is removed; what is there then, the next owner removes.
+const PATIENCE: Duration = Duration::from_millis(900);
 
 /// A folder of our own; removed when dropped, unless kept.
 pub(crate) struct Workspace {
@@ -81,6 +86,13 @@ impl Workspace {
         names
     }
 
+    /// Is it gone, now that it is not needed any more?
+    pub(crate) fn end(self) -> bool {
+        let path = self.path.clone();
+        drop(self);
+        !path.exists()
+    }
+
     pub(crate) fn remove_file(&self, relative: &str) -> Result<()> {
         std::fs::remove_file(self.path(relative)).with_context(|| format!("can't remove {relative}"))
     }
@@ -94,10 +106,25 @@ impl Drop for Workspace {
         if self.keep {
             // Without its lock the next owner leaves it alone.
             self.remove_file(LOCK).unwrap_or_default();
+        } else if signal::interrupted() {
+            let (sender, done) = channel();
+            let path = self.path.clone();
+            // On a busy disk it takes seconds, and somebody waits for the terminal.
+            std::thread::spawn(move || {
+                remove(&path);
+                sender.send(()).unwrap_or_default();
+            });
+            done.recv_timeout(signal::left_of(PATIENCE)).unwrap_or_default();
         } else {
             remove(&self.path);
         }
     }
+}
+
+/// Does somebody work in `folder`?
+pub(crate) fn is_in_use(folder: &Path) -> bool {
+    let lock = folder.join(LOCK);
+    lock.is_file() && !matches!(lock::take(&lock), Ok(Some(_)))
 }
 
 fn sweep(parent: &Path, prefix: &str) {
@@ -112,12 +139,26 @@ fn sweep(parent: &Path, prefix: &str) {
 
 /// Removes a tree in which a Nix store has made folders read-only.
 fn remove(path: &Path) {
-    if std::fs::remove_dir_all(path).is_ok() {
-        return;
+    if !remove_content(path) {
+        make_writable(path);
+        // What is left now belongs to somebody else; the next owner tries again.
+        if !remove_content(path) {
+            return;
+        }
     }
-    make_writable(path);
-    // What is left now belongs to somebody else; the next owner tries again.
     std::fs::remove_dir_all(path).unwrap_or_default();
+}
+
+/// All but the lock: without one, a folder that is half removed would count as kept.
+fn remove_content(path: &Path) -> bool {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let others: Vec<_> = entries.filter(|entry| entry.file_name() != LOCK).collect();
+    let at_once = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let gone = parallel::map(&others, at_once, |entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(entry.path()).is_ok(),
+        _ => std::fs::remove_file(entry.path()).is_ok(),
+    });
+    gone.into_iter().all(|gone| gone)
 }
 
 fn make_writable(folder: &Path) {

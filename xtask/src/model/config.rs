@@ -106,20 +106,32 @@ impl Cluster {
         let elsewhere = |there: &&String| self.address().is_some_and(|here| !same_server(here, there));
         self.astray = there.filter(elsewhere).cloned();
     }
+
+    /// Is it where an API server is asked at `server`, whatever the port?
+    pub(crate) fn is_at(&self, server: &str) -> bool {
+        let (there, _) = host_and_port(server);
+        self.address().map(|here| host_and_port(here).0).is_some_and(|here| is_same_host(&here, &there))
+    }
 }
 
-/// The same host and port; the short name of a host is its first label.
+/// Of an address, in lower case; where it names no port, that of https.
+pub(crate) fn host_and_port(url: &str) -> (String, String) {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let (host, port) =
+        authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).unwrap_or((authority, "443"));
+    (host.to_ascii_lowercase(), port.to_owned())
+}
+
+/// The short name of a host is its first label.
+fn is_same_host(named: &str, used: &str) -> bool {
+    named == used || named.split('.').next() == Some(used)
+}
+
+/// The same host and port.
 fn same_server(named: &str, used: &str) -> bool {
-    let parts = |url: &str| {
-        let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
-        let (host, port) =
-            authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).unwrap_or((authority, "443"));
-        (host.to_ascii_lowercase(), port.to_owned())
-    };
-    let ((here, here_port), (there, there_port)) = (parts(named), parts(used));
+    let ((here, here_port), (there, there_port)) = (host_and_port(named), host_and_port(used));
     let is_loopback = there.starts_with("127.") || ["localhost", "[::1]"].contains(&there.as_str());
-    let is_short = here.split('.').next() == Some(there.as_str());
-    is_loopback || (here_port == there_port && (here == there || is_short))
+    is_loopback || (here_port == there_port && is_same_host(&here, &there))
 }
 
 /// The name of a context in a kubeconfig. Only what the repository names is ever used.
@@ -130,7 +142,9 @@ impl FromStr for KubeContext {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        plain(text).map(|()| Self(text.to_owned()))
+        // As kubeadm names its own: kubernetes-admin@kubernetes.
+        plain(&text.replace('@', "-")).map_err(|_| format!("{text:?} is not a plain name"))?;
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -155,6 +155,11 @@ pub(crate) enum Architecture {
 }
 
 impl Architecture {
+    /// Of the machine that this runs on.
+    pub(crate) fn here() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 }
+    }
+
     /// As images and Kubernetes name it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! Health: what to ask, and how to judge the answer. Pure; asking is done by the commands.
 
+pub(crate) mod borrowed;
 pub(crate) mod certificate;
 pub(crate) mod container;
 pub(crate) mod expect;

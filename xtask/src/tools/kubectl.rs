@@ -1,6 +1,7 @@
 //! kubectl: one cluster at a time, by the context that the repository names.
 
 mod ask;
+pub(crate) mod borrow;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

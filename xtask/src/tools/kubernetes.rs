@@ -135,16 +135,20 @@ featureGates: {{KubeletCrashLoopBackOffMax: true}}
         )
     }
 
-    /// How everything, kubectl included, finds the cluster; `contexts` all mean this one.
-    pub(crate) fn kubeconfig(server: &str, authority: &str, token: &str, contexts: &[&str]) -> String {
+    /// How everything, kubectl included, finds the cluster; `contexts` all mean this one. The authority's certificate and
+    /// a token are for an API server; who asks through a door needs none.
+    pub(crate) fn kubeconfig(server: &str, credentials: Option<(&str, &str)>, contexts: &[&str]) -> String {
+        let (authority, user) = credentials.map_or_else(Default::default, |(authority, token)| {
+            (format!(", certificate-authority-data: {authority}"), format!("token: {token}"))
+        });
         let entry = |name: &&str| format!("- {{name: {name}, context: {{cluster: stage, user: admin}}}}\n");
         let contexts_text: String = contexts.iter().map(entry).collect();
         let current = contexts.first().copied().unwrap_or_default();
         format!(
             "apiVersion: v1
 kind: Config
-clusters: [{{name: stage, cluster: {{server: '{server}', certificate-authority-data: {authority}}}}}]
-users: [{{name: admin, user: {{token: {token}}}}}]
+clusters: [{{name: stage, cluster: {{server: '{server}'{authority}}}}}]
+users: [{{name: admin, user: {{{user}}}}}]
 contexts:
 {contexts_text}current-context: {current}
 "
@@ -244,7 +248,7 @@ mod tests {
             }
             assert!(!invocation.to_string().contains("0.0.0.0:"), "{invocation}");
         }
-        let kubeconfig = Layout::kubeconfig("https://127.0.0.1:6443", "QQ==", "token", &["a", "b"]);
+        let kubeconfig = Layout::kubeconfig("https://127.0.0.1:6443", Some(("QQ==", "token")), &["a", "b"]);
         assert!(kubeconfig.contains("current-context: a\n") && kubeconfig.matches("cluster: stage").count() == 2);
     }
 }

@@ -23,11 +23,19 @@ exec postgres -c ssl=on -c listen_addresses='*' -c unix_socket_directories=/tmp 
 """
 
 
-def pod(cluster, folder):
-    """The host's programs, seen through host paths: no image of PostgreSQL can be had here."""
-    name, user = cluster["metadata"]["name"], pwd.getpwnam("postgres")
-    # What is mounted where, from the host; without its passwd nobody has a name.
+def programs(postgres):
+    """Where the pod has PostgreSQL from: the folder, the image, what is mounted from the host, and who runs it."""
+    if not postgres.startswith("/"):
+        return "/usr/lib/postgresql/current", postgres, {}, 26
+    # No image of PostgreSQL can be had here; without the host's passwd nobody has a name.
     host = {"/usr": "/usr", "/lib": "/usr/lib", "/lib64": "/usr/lib64", "/bin": "/usr/bin", "/etc/passwd": "/etc/passwd"}
+    return postgres, "blumeops.stand-in/host:1", host, pwd.getpwnam("postgres").pw_uid
+
+
+def pod(cluster, postgres):
+    """The machine's own programs, seen through host paths, or from an image that was made of them."""
+    name = cluster["metadata"]["name"]
+    folder, image, host, user = programs(postgres)
     names = {at: at.strip("/").replace("/", "-") for at in host}
     parameters = cluster["spec"].get("postgresql", {}).get("parameters", {})
     labels = {
@@ -35,10 +43,10 @@ def pod(cluster, folder):
         "cnpg.io/podRole": "instance", "role": "primary",
     }
     container = {
-        "name": "postgres", "image": "blumeops.stand-in/host:1", "imagePullPolicy": "Never",
-        "command": ["/usr/bin/bash", "-c", SERVE.replace("@connections@", parameters.get("max_connections", "100"))],
+        "name": "postgres", "image": image, "imagePullPolicy": "Never" if host else "IfNotPresent",
+        "command": ["/bin/bash", "-c", SERVE.replace("@connections@", parameters.get("max_connections", "100"))],
         "env": [
-            {"name": "PATH", "value": f"{folder}/bin:/usr/bin"}, {"name": "PGDATA", "value": "/pgdata/data"},
+            {"name": "PATH", "value": f"{folder}/bin:/usr/bin:/bin"}, {"name": "PGDATA", "value": "/pgdata/data"},
             {"name": "PGHOST", "value": "/tmp"}, {"name": "LC_ALL", "value": "C.UTF-8"},
         ],
         "ports": [{"name": "postgresql", "containerPort": 5432}],
@@ -51,7 +59,7 @@ def pod(cluster, folder):
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{name}-1", "labels": labels},
         "spec": {
             "containers": [container], "enableServiceLinks": False, "automountServiceAccountToken": False,
-            "securityContext": {"runAsUser": user.pw_uid, "runAsGroup": user.pw_gid, "fsGroup": user.pw_gid},
+            "securityContext": {"runAsUser": user, "runAsGroup": user, "fsGroup": user},
             "volumes": volumes + [{"name": "pgdata", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
         },
     }

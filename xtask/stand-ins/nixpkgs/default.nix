@@ -53,7 +53,7 @@ in
 rec {
   lib.version = "stand-in";
 
-  inherit bash closureInfo;
+  inherit bash closureInfo openssl;
   coreutils = programs "coreutils-stand-in" "coreutils" (inBin [
     "basename" "cat" "chmod" "cp" "cut" "date" "dirname" "env" "head" "id" "ln" "ls" "mkdir" "mktemp" "mv" "od"
     "rm" "sha256sum" "sleep" "sort" "stat" "tail" "timeout" "touch" "tr" "uname" "wc"

@@ -274,6 +274,39 @@ fn names_and_versions_are_checked_before_anything_else() {
 }
 
 #[test]
+fn a_rehearsal_in_a_cluster_that_may_be_productions_or_is_not_there() {
+    let stage = Stage::of_this_repository();
+    let servers = [
+        ("k3s-ringtail", "https://127.0.0.1:1"),
+        ("alias", "https://ringtail:6443"),
+        ("tailnet", "https://100.90.0.1:6443"),
+        ("away", "https://127.0.0.1:1"),
+    ];
+    let cluster = |(name, server): &(&str, &str)| format!("- {{name: {name}, cluster: {{server: '{server}'}}}}\n");
+    let context = |(name, _): &(&str, &str)| format!("- {{name: {name}, context: {{cluster: {name}, user: u}}}}\n");
+    let lines = |line: &dyn Fn(&(&str, &str)) -> String| servers.iter().map(line).collect::<String>();
+    let (clusters, contexts) = (lines(&cluster), lines(&context));
+    let config = format!("clusters:\n{clusters}contexts:\n{contexts}users: [{{name: u, user: {{token: x}}}}]\n");
+    std::fs::create_dir_all(stage.path("home/.kube")).unwrap();
+    std::fs::write(stage.path("home/.kube/config"), config).unwrap();
+    for (context, code, word) in [
+        ("k3s-ringtail", 1, "is the context of [clusters.ringtail]"),
+        ("away", 1, "so does production's k3s-ringtail"),
+        ("alias", 1, "where production's cluster ringtail is"),
+        ("tailnet", 1, "which is in a tailnet"),
+        ("gone", 1, "it has: alias, away, k3s-ringtail, tailnet"),
+        ("--yes", 2, "a value is required"),
+    ] {
+        refused(&stage, &["rehearse", "authentik", "--cluster", context], code, &[word]);
+    }
+    let config = stage.path("home/.kube/config");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("name: k3s-ringtail", "name: other")).unwrap();
+    let words = ["away can't be asked", "kubectl '--context=away'", "nothing was done"];
+    refused(&stage, &["rehearse", "authentik", "--cluster", "away", "--yes"], 2, &words);
+}
+
+#[test]
 fn programs_that_lie_hang_or_die() {
     let stage = Stage::new();
     let path = stage.shadowed_path();

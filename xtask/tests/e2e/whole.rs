@@ -38,29 +38,100 @@ fn rehearsals(stage: &Stage) -> usize {
 }
 
 #[test]
-fn eight_points_are_green_a_dropped_role_is_red_and_nothing_is_left() {
+fn in_a_cluster_that_somebody_has_all_is_green_or_red_as_it_should_be_and_nothing_is_left() {
     let stage = Stage::of_this_repository();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let output =
-        stage.xtask(&["rehearse", "authentik", "--only", "role-dropped", "--format", "json"]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let points = value["result"]["points"].as_array().unwrap();
-    assert_eq!(points.len(), 8);
-    for point in points {
-        assert_eq!(point["state"], "passed", "{point}");
+    held(&stage, &["--empty"], |folder, _| somebodys(&stage, folder));
+}
+
+/// Uses the empty cluster that another rehearsal in `folder` holds.
+fn somebodys(stage: &Stage, folder: &Path) {
+    let config = stage.path("home/.kube/config");
+    std::fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let text = std::fs::read_to_string(folder.join("kubeconfig-outside")).unwrap().replace("k3s-ringtail", "mine");
+    std::fs::write(&config, &text).unwrap();
+    let mine = |more: &[&str]| stage.xtask(&[&["rehearse", "authentik", "--cluster", "mine"], more].concat());
+    let tried = |more: &[&str]| -> Done { mine(more).output().unwrap().into() };
+    tried(&[]).expect(1, &["so does production's minikube-indri", "nothing was asked"]);
+    let own = text.lines().filter(|line| !line.contains("{name: minikube-indri"));
+    let own: String = own.flat_map(|line| [line, "\n"]).collect();
+    std::fs::write(&config, own.replace("current-context: minikube-indri", "current-context: mine")).unwrap();
+    let kubectl = |args: &[&str]| run(Command::new(tool("kubectl")).arg("--kubeconfig").arg(&config).args(args));
+    let all = || kubectl(&["get", "namespaces,customresourcedefinitions", "--output=name"]);
+    let before = all();
+
+    // Everything that is in the way is said, and nothing is made before somebody agrees.
+    kubectl(&["create", "namespace", "databases"]);
+    tried(&["--yes"]).expect(1, &["namespace databases already", "no default StorageClass"]);
+    kubectl(&["delete", "namespace", "databases"]);
+    join(stage, folder, &kubectl);
+    tried(&[]).expect(2, &["nobody is there to be asked", "the namespaces argocd, authentik,"]);
+    let dry = tried(&["--dry-run"]).expect(0, &[]).stdout;
+    assert!(["# borrowed", "# database", "# removed"].iter().all(|part| dry.contains(part)), "{dry}");
+    assert_eq!(all(), before);
+
+    // Ctrl-C has it all removed, and what a killed one left is removed by the next.
+    let log = stage.path("somebodys.log");
+    for (signal, code) in [("INT", Some(130)), ("KILL", None)] {
+        let mut child = mine(&["--yes"]).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        wait_for(&log, "its nodes fetch images at 127.0.0.1:");
+        kill(signal, child.id());
+        assert_eq!(child.wait().unwrap().code(), code);
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(signal == "KILL" || said.contains("removes by itself what was made in it"), "{said}");
     }
+    let done = tried(&["--yes", "--only", "role-dropped", "--format", "json"]);
+    let done = done.expect(0, &["of a rehearsal that was killed are gone", "nothing of the rehearsal is left in mine"]);
+    let value: Value = serde_json::from_str(&done.stdout).unwrap();
+    let points = value["result"]["points"].as_array().unwrap();
+    assert!(points.len() == 8 && points.iter().all(|point| point["state"] == "passed"), "{points:?}");
     let broken = &value["result"]["breakages"][0];
     assert_eq!((broken["breakage"].as_str(), broken["red"][0].as_u64()), (Some("role-dropped"), Some(2)));
-    assert!(said.contains("--kubeconfig="), "{said}");
     // Nothing of the plan is left open, or out of what a stage has.
     let plan = value["result"]["plan"].as_array().unwrap();
     let ends: Vec<&Value> = plan.iter().filter(|asked| asked["at"] == "end").collect();
     assert!(!ends.is_empty() && ends.iter().all(|end| end["done"] == end["count"]), "{plan:?}");
     assert!(plan[0]["done"].as_u64() < plan[1]["done"].as_u64() && plan[1]["done"] != plan[1]["count"], "{plan:?}");
-    assert_eq!((traces(), rehearsals(&stage)), (vec![], 0));
-    stage.assert_nothing_runs();
+    assert_eq!(all(), before);
+}
+
+/// As with kind or minikube: a link of this machine's leads to the node, and claims get volumes.
+fn join(stage: &Stage, folder: &Path, kubectl: &dyn Fn(&[&str]) -> String) {
+    let has = |path: PathBuf, text: &str| std::fs::read_to_string(path).unwrap_or_default().contains(text);
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut servers = entries.filter(|entry| {
+        has(entry.path().join("comm"), "kube-apiserver") && has(entry.path().join("cmdline"), folder.to_str().unwrap())
+    });
+    let server = servers.next().expect("the API server runs").file_name().into_string().unwrap();
+    for line in [
+        format!("ip link add rehearsal-out type veth peer name rehearsal-in netns {server}"),
+        "ip address add 172.31.255.1/30 dev rehearsal-out".to_owned(),
+        "ip link set rehearsal-out up".to_owned(),
+        format!("nsenter --target {server} --net ip address add 172.31.255.2/30 dev rehearsal-in"),
+        format!("nsenter --target {server} --net ip link set rehearsal-in up"),
+        "ip route add 100.99.0.2/32 via 172.31.255.2".to_owned(),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        run(Command::new(words[0]).args(&words[1..]));
+    }
+    let volume = stage.path("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let objects = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "kubernetes.io/no-provisioner",
+            "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        },
+        {
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "one"},
+            "spec": {
+                "storageClassName": "standard", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+                "hostPath": {"path": volume},
+            },
+        },
+    ]});
+    std::fs::write(stage.path("volume.json"), objects.to_string()).unwrap();
+    kubectl(&["apply", "--filename", stage.path("volume.json").to_str().unwrap()]);
 }
 
 #[test]
@@ -87,20 +158,34 @@ fn killed_with_a_cluster_nothing_runs_on_and_the_next_removes_the_rest() {
 fn a_real_api_server_says_what_applying_would_change() {
     let stage = Stage::of_this_repository();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    held(&stage, &["--only", "role-dropped"], |folder, said| {
+        assert!(said.contains(" 8 points passed") && said.contains("role-dropped: points 2, "), "{said}");
+        live(&stage, folder);
+    });
+}
+
+/// Does something while a rehearsal holds its cluster, and ends that.
+fn held(stage: &Stage, how: &[&str], work: impl FnOnce(&Path, &str) + std::panic::UnwindSafe) {
     let log = stage.path("rehearsal.log");
-    let mut rehearse = stage.xtask(&["rehearse", "authentik", "--only", "none", "--hold"]);
+    let mut rehearse = stage.xtask(&[&["rehearse", "authentik", "--hold"], how].concat());
     rehearse.stderr(std::fs::File::create(&log).unwrap()).stdout(Stdio::null());
     let mut child = rehearse.spawn().unwrap();
     wait_for(&log, "held until Ctrl-C");
+    let said = std::fs::read_to_string(&log).unwrap();
     let folder = shown_folder(&log);
-    let result = std::panic::catch_unwind(|| live(&stage, &folder));
+    let result = std::panic::catch_unwind(|| work(&folder, &said));
+    let interrupted = Instant::now();
     kill("INT", child.id());
     let status = child.wait().unwrap();
+    let took = interrupted.elapsed();
     if let Err(panic) = result {
         std::panic::resume_unwind(panic);
     }
-    assert_eq!(status.code(), Some(130));
-    assert_eq!((traces(), rehearsals(&stage)), (vec![], 0));
+    // Within a second on a machine that is not busy.
+    assert!(status.code() == Some(130) && took < Duration::from_secs(5), "{status} after {took:?}");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(rehearsals(stage) == 0 || said.contains("the next rehearsal removes it"), "{said}");
+    assert_eq!(traces(), Vec::<String>::new());
     stage.assert_nothing_runs();
 }
 

@@ -233,7 +233,7 @@ impl Act {
             Self::Kubectl(calls) => {
                 let namespace = deployment.facts.namespace();
                 for call in *calls {
-                    let image = format!("redis={}", deployment.facts.image);
+                    let image = format!("redis={}", deployment.image());
                     let words = call.iter().map(|word| if *word == "redis=IMAGE" { image.as_str() } else { word });
                     let words: Vec<&str> = ["--namespace", namespace].into_iter().chain(words).collect();
                     deployment.kubectl(&words)?;

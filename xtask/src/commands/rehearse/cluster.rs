@@ -14,6 +14,7 @@ use crate::exec::signal;
 use crate::exec::workspace::Workspace;
 use crate::model::digest::Digest;
 use crate::model::failure::{Failure, Kind};
+use crate::model::image::Architecture;
 use crate::tools::kubernetes::{self, Layout};
 use crate::tools::{Invocation, line};
 
@@ -53,6 +54,19 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The way to somebody's cluster in place of one of our own, with a DNS that knows its Services.
+    pub(super) fn borrow(cx: &Context, ws: &Workspace, contexts: &[&str]) -> Result<Self> {
+        std::fs::create_dir_all(ws.path("log")).context("can't make log")?;
+        let folder = ws.text("");
+        let layout = Layout { folder: folder.trim_end_matches('/'), address: RINGTAIL, cgroup: "" };
+        pki::private(ws, "kubeconfig", &borrowed_kubeconfig(contexts))?;
+        ws.write("Corefile", &layout.corefile(contexts.first().copied().unwrap_or_default()))?;
+        let mut cluster = Self { services: Vec::new() };
+        cluster.run(cx, ws, &[("door", enclosure::door_to(ws)), ("coredns", layout.coredns())])?;
+        cluster.until(cx, &ask(ws, &["get", "--raw", "/readyz"]), "the API server can't be reached")?;
+        Ok(cluster)
+    }
+
     fn run(&mut self, cx: &Context, ws: &Workspace, programs: &[(&str, Invocation)]) -> Result<()> {
         for (name, invocation) in programs {
             let service = Service::start(&cx.system, invocation, &ws.path(&format!("log/{name}.log")))?;
@@ -79,6 +93,11 @@ impl Cluster {
             signal::sleep(Duration::from_millis(100))?;
         }
     }
+}
+
+/// kubectl outside has the credentials, and adds them to what comes through the door.
+pub(super) fn borrowed_kubeconfig(contexts: &[&str]) -> String {
+    Layout::kubeconfig(&format!("http://127.0.0.1:{}", kubernetes::API_PORT), None, contexts)
 }
 
 /// What a cluster is made of, in the order that it starts in.
@@ -115,8 +134,9 @@ fn write_files(ws: &Workspace, authority: &Authority, layout: &Layout<'_>, wante
     let token = token()?;
     pki::private(ws, "pki/tokens.csv", &format!("{token},admin,admin,system:masters\n"))?;
     let encoded = base64::engine::general_purpose::STANDARD.encode(authority.pem());
-    let config =
-        |port: u16| Layout::kubeconfig(&format!("https://127.0.0.1:{port}"), &encoded, &token, &wanted.contexts);
+    let config = |port: u16| {
+        Layout::kubeconfig(&format!("https://127.0.0.1:{port}"), Some((&encoded, &token)), &wanted.contexts)
+    };
     pki::private(ws, "kubeconfig", &config(kubernetes::API_PORT))?;
     pki::private(ws, "kubeconfig-outside", &config(wanted.door))?;
     ws.write("containerd.toml", &layout.containerd_configuration())?;
@@ -138,7 +158,7 @@ fn write_image(ws: &Workspace) -> Result<()> {
     let program = crate::exec::run::find("catatonit").ok_or_else(|| crate::tools::catalog::missing("catatonit"))?;
     let program = std::fs::read(program).context("catatonit can't be read")?;
     let layer = archive(&[("pause", &program, 0o755)])?;
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let architecture = Architecture::here().as_str();
     let config = serde_json::json!({
         "architecture": architecture, "os": "linux", "config": {"Entrypoint": ["/pause", "-P"]},
         "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer).as_str()]},

@@ -12,19 +12,28 @@ use super::enclosure::{self, INDRI, TAILNET};
 use super::facts::{Deployed, Facts};
 use super::pki::{self, Authority};
 use super::stage::Stage;
+use super::{Args, adapted, borrowed};
 use crate::commands::Context;
 use crate::exec::env;
 use crate::exec::service::Service;
 use crate::exec::workspace::Workspace;
 use crate::model::failure::Failure;
+use crate::model::image::Home;
+use crate::model::name::ContainerName;
 use crate::report::Reporter;
-use crate::tools::{Invocation, line, own, prometheus};
+use crate::tools::kubectl::borrow;
+use crate::tools::{Invocation, kustomize, line, nix, own, prometheus};
 
 /// Everything that stands on the stage beside the forge, the registry and the store.
 pub(super) struct Deployment<'a> {
     pub(super) cx: Context,
     pub(super) workspace: &'a Workspace,
     pub(super) facts: Facts,
+    /// Where the nodes fetch images, if the cluster is somebody's.
+    images: Option<String>,
+    /// Where our images are named, and which there are.
+    home: Home,
+    containers: Vec<ContainerName>,
     _cluster: Cluster,
     services: Vec<Service>,
 }
@@ -34,26 +43,27 @@ impl<'a> Deployment<'a> {
     pub(super) fn set_up(
         cx: &Context,
         stage: &Stage<'_>,
-        (workspace, door): (&'a Workspace, u16),
+        (workspace, args): (&'a Workspace, &Args),
         facts: Facts,
     ) -> Result<Self> {
         let own = own_context(cx, stage, workspace);
-        let authority = Authority::new(workspace)?;
-        let shown = cx.report.stage("network");
-        enclosure::set_up(&own, workspace, &authority.pem(), &facts.hosts_file())?;
-        authority.issue(workspace, "tailnet", &[&format!("*.{}", facts.tailnet)], None)?;
-        let outside: Vec<&str> = facts.outside.charts.iter().map(|charts| charts.host.as_str()).collect();
-        authority.issue(workspace, "outside", &outside, None)?;
-        shown.done(&format!("{} names of production lead to this stage, and nowhere else", facts.hosts.len()));
-        let shown = cx.report.stage("cluster");
-        let home = stage.repo.home().map_err(|finding| Failure::of_findings("nothing to rehearse", vec![finding]))?;
-        let contexts = facts.contexts.iter().map(String::as_str).collect();
-        let wanted = Wanted { contexts, registry: (&home.host, stage.port), door };
-        let cluster = Cluster::start(&own, workspace, &authority, &wanted)?;
-        shown.done(&format!("Kubernetes, one node ready; {} all lead to it", facts.contexts.join(" and ")));
-        cx.report.say(&format!("    kubectl --kubeconfig={} get pods -A", workspace.text("kubeconfig-outside")));
-        let mut deployment = Self { cx: own, workspace, facts, _cluster: cluster, services: Vec::new() };
-        deployment.operators()?;
+        // Before the network: with parts of /proc covered, Nix can't make a sandbox any more.
+        let postgres = match &args.images {
+            None => postgres()?,
+            Some(images) => postgres_image(cx, stage, workspace, images)?,
+        };
+        let cluster = cluster(cx, &own, stage, (workspace, args), &facts)?;
+        let mut deployment = Self {
+            cx: own,
+            workspace,
+            facts,
+            images: args.images.clone(),
+            home: home(stage)?,
+            containers: stage.repo.containers.iter().map(|container| container.name.clone()).collect(),
+            _cluster: cluster,
+            services: Vec::new(),
+        };
+        deployment.operators(&postgres)?;
         deployment.apply(&cx.report)?;
         deployment.provision(cx, true, None)?;
         deployment.monitoring(&cx.report, stage)?;
@@ -72,7 +82,7 @@ impl<'a> Deployment<'a> {
     }
 
     /// The vault, and the stand-ins for what makes Secrets, databases, names and statuses.
-    fn operators(&mut self) -> Result<()> {
+    fn operators(&mut self, postgres: &str) -> Result<()> {
         let mut vault = BTreeMap::new();
         for (item, fields) in &self.facts.items {
             let values = fields
@@ -92,7 +102,7 @@ impl<'a> Deployment<'a> {
             self.cx.system.stdout(&line, "kubectl")?;
         }
         let head = self.cx.system.stdout(&crate::tools::git::commit_of("HEAD"), "the clone has a commit")?;
-        self.start("operators", &operators(self.workspace, &self.facts.tailnet, head.trim(), &postgres()?))?;
+        self.start("operators", &operators(self.workspace, &self.facts.tailnet, head.trim(), postgres))?;
         self.start("layer4", &layer4(&self.facts.tailnet))?;
         let outside = self.facts.outside.make(&self.cx, self.workspace)?;
         self.start("outside", &outside)
@@ -104,21 +114,52 @@ impl<'a> Deployment<'a> {
         let namespaces: BTreeSet<&str> =
             self.facts.apps.iter().map(|app| app.namespace.as_str()).chain(["argocd"]).collect();
         for namespace in namespaces {
-            let manifest = format!("{}/namespace-{namespace}.yaml", "made");
-            self.workspace
-                .write(&manifest, &format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n"))?;
+            let manifest = format!("made/namespace-{namespace}.json");
+            let object = match &self.images {
+                Some(_) => borrow::namespace(namespace, &borrowed::maker(self.workspace)),
+                None => json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+            };
+            self.workspace.write(&manifest, &object.to_string())?;
             self.kubectl(&["apply", "--server-side", "-f", &self.workspace.text(&manifest)])?;
         }
-        self.volumes()?;
+        // Somebody's cluster has a provisioner.
+        if self.images.is_none() {
+            self.volumes()?;
+        }
         for app in &self.facts.apps {
             self.call(&render_words(self.workspace, app))?;
+            if let Some(images) = &self.images {
+                self.adapt(images, app)?;
+            }
             for line in applied(self.workspace, app) {
                 self.cx.system.stdout(&line, "kubectl")?;
             }
         }
         let names: Vec<&str> = self.facts.apps.iter().map(|app| app.name.as_str()).collect();
-        shown.done(&format!("{}, as rendered", names.join(" and ")));
+        let how = self.images.as_ref().map_or("", |_| ", but for where images are fetched and names lead");
+        shown.done(&format!("{}, as rendered{how}", names.join(" and ")));
         Ok(())
+    }
+
+    /// What was rendered, with the kustomization of somebody's cluster over it.
+    fn adapt(&self, images: &str, app: &Deployed) -> Result<()> {
+        let services = self.kubectl(&["get", "services", "--all-namespaces", "--output=json"])?;
+        let services: serde_json::Value = serde_json::from_str(&services).context("the Services are no JSON")?;
+        let names = borrowed::tailnet_names(&services);
+        let over = adapted::kustomization((&self.home, &self.containers), images, &self.facts, names);
+        let folder = format!("adapted/{}", app.folder());
+        let rendered = self.workspace.path(&format!("rendered/{}.yaml", app.folder()));
+        let rendered = std::fs::read_to_string(rendered).context("nothing was rendered")?;
+        self.workspace.write(&format!("{folder}/manifests.yaml"), &rendered)?;
+        self.workspace.write(&format!("{folder}/kustomization.yaml"), &over.to_string())?;
+        let manifests = self.cx.system.stdout(&adaptation(self.workspace, app), "kustomize")?;
+        self.workspace.write(&format!("rendered/{}.yaml", app.folder()), &manifests)
+    }
+
+    /// The image that is rehearsed, as the nodes know it.
+    pub(super) fn image(&self) -> String {
+        let home = self.images.as_ref().map(|images| self.facts.image.replacen(&self.home.host, images, 1));
+        home.unwrap_or_else(|| self.facts.image.clone())
     }
 
     /// A folder of the machine to each claim: no provisioner comes with a bare Kubernetes.
@@ -228,6 +269,42 @@ impl<'a> Deployment<'a> {
     }
 }
 
+/// The network with its names, and the cluster in it.
+pub(super) fn cluster(
+    cx: &Context,
+    own: &Context,
+    stage: &Stage<'_>,
+    (workspace, args): (&Workspace, &Args),
+    facts: &Facts,
+) -> Result<Cluster> {
+    let authority = Authority::new(workspace)?;
+    let shown = cx.report.stage("network");
+    enclosure::set_up(own, workspace, &authority.pem(), &facts.hosts_file())?;
+    authority.issue(workspace, "tailnet", &[&format!("*.{}", facts.tailnet)], None)?;
+    let outside: Vec<&str> = facts.outside.charts.iter().map(|charts| charts.host.as_str()).collect();
+    authority.issue(workspace, "outside", &outside, None)?;
+    shown.done(&format!("{} names of production lead to this stage, and nowhere else", facts.hosts.len()));
+    let shown = cx.report.stage("cluster");
+    let contexts: Vec<&str> = facts.contexts.iter().map(String::as_str).collect();
+    let all = facts.contexts.join(" and ");
+    let cluster = if let Some(context) = &args.cluster {
+        let cluster = Cluster::borrow(own, workspace, &contexts)?;
+        shown.done(&format!("{context}; {all} all lead to it on this stage"));
+        cluster
+    } else {
+        let wanted = Wanted { contexts, registry: (&home(stage)?.host, stage.port), door: args.door };
+        let cluster = Cluster::start(own, workspace, &authority, &wanted)?;
+        shown.done(&format!("Kubernetes, one node ready; {all} all lead to it"));
+        cluster
+    };
+    cx.report.say(&format!("    {}", super::kubectl_outside(workspace, args)));
+    Ok(cluster)
+}
+
+fn home(stage: &Stage<'_>) -> Result<Home> {
+    Ok(stage.repo.home().map_err(|finding| Failure::of_findings("nothing to rehearse", vec![finding]))?)
+}
+
 /// The configurations of Prometheus and Alloy, where a checkout has both.
 pub(super) fn monitored(root: &Path) -> Option<[PathBuf; 2]> {
     let files = ["argocd/manifests/prometheus/prometheus.yml", "argocd/manifests/alloy-ringtail/config.alloy"];
@@ -252,9 +329,24 @@ fn stand_in(workspace: &Workspace, name: &str) -> String {
 
 /// The kinds of the operators.
 pub(super) fn kinds(workspace: &Workspace) -> [Invocation; 2] {
-    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
     let file = stand_in(workspace, "crds.yaml");
+    let wait = ["wait", "--for=condition=Established", "-f", &file, "--timeout=30s"];
     [cluster::ask(workspace, &["apply", "--server-side", "-f", &file]), cluster::ask(workspace, &wait)]
+}
+
+/// Builds the image of the database's stand-in.
+pub(super) fn postgres_build(workspace: &Workspace) -> Invocation {
+    nix::build_to_push(&workspace.path("clone/xtask/stand-ins/cluster/postgresql.nix"))
+}
+
+/// Puts it into the stage's registry.
+pub(super) fn postgres_words(built: &str) -> Vec<String> {
+    ["registry", "push", built, adapted::POSTGRES].map(str::to_owned).to_vec()
+}
+
+/// Puts the kustomization of somebody's cluster over what was rendered.
+pub(super) fn adaptation(workspace: &Workspace, app: &Deployed) -> Invocation {
+    kustomize::build("kustomize", &workspace.text(&format!("adapted/{}", app.folder())))
 }
 
 /// What stands in for the operators, with the commit that ArgoCD would report and PostgreSQL's folder.
@@ -300,6 +392,16 @@ pub(super) fn verify_words(facts: &Facts, wait: Duration) -> Vec<String> {
     words.push("--services");
     words.extend(facts.apps.iter().map(|app| app.name.as_str()));
     words.into_iter().map(str::to_owned).collect()
+}
+
+/// This machine's PostgreSQL for nodes that are another machine: built, and put into the stage's registry.
+fn postgres_image(cx: &Context, stage: &Stage<'_>, workspace: &Workspace, images: &str) -> Result<String> {
+    let shown = cx.report.stage("database");
+    let what = "the image of the database's stand-in";
+    let built = stage.system.stdout(&postgres_build(workspace), what)?;
+    super::call(&stage.system, None, &postgres_words(built.trim()))?;
+    shown.done("an image of this machine's PostgreSQL, for the nodes");
+    Ok(format!("{images}/{}", adapted::POSTGRES))
 }
 
 /// PostgreSQL's own folder on this machine.

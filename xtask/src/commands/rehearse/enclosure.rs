@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Args;
+use super::borrowed::{API, Looked};
 use crate::commands::Context;
 use crate::exec::cgroup;
 use crate::exec::service::Service;
@@ -39,22 +40,38 @@ const SYSCTLS: [(&str, &str); 6] = [
 
 /// Runs this rehearsal once more inside, and passes on what it says.
 pub(super) fn enter(cx: &Context, args: &Args, workspace: &Workspace) -> Result<Outcome> {
-    cgroup::make(&workspace.name()).map_err(|error| Failure::environment(format!("no control group: {error}")))?;
-    let door = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("no free port")?;
-    let port = door.port().to_string();
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("no free port")?;
+    let port = port.port();
+    let door = open_door(cx, workspace, port)?;
+    let made = cgroup::make(&workspace.name(), door.process());
+    let made = made.map_err(|error| Failure::environment(format!("no control group: {error}")).into());
+    let result = made.and_then(|()| inside(cx, args, workspace, &["--door", &port.to_string()]));
+    drop(door);
+    cgroup::end(&workspace.name());
+    result
+}
+
+/// The same with a cluster that somebody has.
+pub(super) fn enter_with(cx: &Context, args: &Args, workspace: &Workspace, looked: Looked) -> Result<Outcome> {
+    let shown = cx.report.stage("borrowed");
+    let context = looked.context().to_string();
+    let (_borrowed, images) = looked.open(cx, workspace)?;
+    shown.done(&format!("{context}; its nodes fetch images at {images}"));
+    inside(cx, args, workspace, &["--cluster", &context, "--images", &images])
+}
+
+fn inside(cx: &Context, args: &Args, workspace: &Workspace, more: &[&str]) -> Result<Outcome> {
     let folder = workspace.text("");
-    let mut words: Vec<String> =
-        ["rehearse", args.name.as_str(), "--enclosed", &folder, "--door", &port].map(str::to_owned).to_vec();
+    let mut words: Vec<String> = ["rehearse", args.name.as_str(), "--enclosed", &folder].map(str::to_owned).to_vec();
+    words.extend(more.iter().map(|word| (*word).to_owned()));
     words.extend(args.only.iter().flat_map(|name| ["--only".to_owned(), name.clone()]));
-    words.extend(args.keep.then(|| "--keep".to_owned()));
-    words.extend(args.hold.then(|| "--hold".to_owned()));
+    for (is_wanted, word) in [(args.keep, "--keep"), (args.hold, "--hold"), (args.empty, "--empty")] {
+        words.extend(is_wanted.then(|| word.to_owned()));
+    }
     let root = cx.system.root.to_string_lossy().into_owned();
     let inside = linux::enclosed(own::call(&words, &["--format", "json", "--root", &root])?);
-    let _door = open_door(cx, workspace, door.port())?;
     let hours = if args.hold { 24 * 7 } else { 1 };
-    let result = pass_on(cx, &inside.limit(Duration::from_secs(3600 * hours)));
-    cgroup::sweep(&workspace.name());
-    result
+    pass_on(cx, &inside.limit(Duration::from_secs(3600 * hours)))
 }
 
 /// The API server inside is reached by a socket, which no network namespace hides.
@@ -151,4 +168,11 @@ pub(super) fn door(cx: &Context, workspace: &Workspace) -> Result<Service> {
     let listen = format!("UNIX-LISTEN:{},fork,mode=600", workspace.text("door"));
     let connect = format!("TCP:127.0.0.1:{}", kubernetes::API_PORT);
     Service::start(&cx.system, &line!("socat {listen} {connect}"), &workspace.path("door-inside.log"))
+}
+
+/// Inside: where the API server of somebody's cluster is.
+pub(super) fn door_to(workspace: &Workspace) -> Invocation {
+    let listen = format!("TCP-LISTEN:{},bind=127.0.0.1,fork,reuseaddr", kubernetes::API_PORT);
+    let connect = format!("UNIX-CONNECT:{}", workspace.text(API));
+    line!("socat {listen} {connect}")
 }

@@ -126,6 +126,11 @@ impl Facts {
         self.apps.last().map_or("default", |app| app.namespace.as_str())
     }
 
+    /// The name by which pods reach the database.
+    pub(super) fn database(&self) -> String {
+        format!("pg.{}", self.domain)
+    }
+
     pub(super) fn hosts_file(&self) -> String {
         let mut text = "127.0.0.1 localhost\n".to_owned();
         for host in &self.hosts {

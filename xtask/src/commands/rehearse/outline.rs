@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::borrowed::Looked;
 use super::cluster;
 use super::deployment::{self, WAYS};
 use super::enclosure::{self, RINGTAIL};
@@ -15,18 +16,38 @@ use crate::tools::{Invocation, line, linux, own, prometheus};
 const FOLDER: &str = "WORKSPACE";
 
 /// Comments: certificates, tokens and ports are made up on the way, so that no paste could do it.
-pub(super) fn lines(args: &Args, facts: &Facts, registry: &str, root: &Path) -> Vec<String> {
+pub(super) fn lines(
+    args: &Args,
+    facts: &Facts,
+    (registry, root): (&str, &Path),
+    looked: Option<&Looked>,
+) -> Vec<String> {
     let workspace = &Workspace::of_another(FOLDER.as_ref());
-    let mut stages = vec![
-        ("inside: the rest in namespaces and a control group of its own, as root".to_owned(), inside(args)),
-        (format!("network: {} names of production lead to this stage", facts.domain), network()),
-        (format!("cluster: every context leads to it ({})", facts.contexts.join(", ")), started(workspace, registry)),
-        (
-            "operators: the kinds that they know, and the stand-ins for what they do".to_owned(),
-            operators(workspace, facts),
-        ),
-        ("apply: each namespace, a volume to each claim, then what is rendered".to_owned(), applied(workspace, facts)),
-    ];
+    let [open, close] = looked.map(|looked| looked.outline(workspace)).unwrap_or_default();
+    let inside = ("inside: the rest in namespaces and a control group of its own, as root".to_owned(), inside(args));
+    let mut stages = vec![inside];
+    if looked.is_some() {
+        stages.insert(0, ("borrowed: the cluster is taken, and doors to it are opened".to_owned(), open));
+        let build = deployment::postgres_build(workspace).to_string();
+        let database = vec![build, own::shown(&deployment::postgres_words("BUILT"))];
+        stages.push(("database: an image of this machine's PostgreSQL for the nodes".to_owned(), database));
+    }
+    let (started, claims) = match looked {
+        Some(_) => (reached(workspace), "what is rendered, with a kustomization over it"),
+        None => (started(workspace, registry), "a volume to each claim, then what is rendered"),
+    };
+    stages.push((format!("network: {} names of production lead to this stage", facts.domain), network()));
+    stages.push((format!("cluster: every context leads to it ({})", facts.contexts.join(", ")), started));
+    if args.empty {
+        stages.push(("hold: until Ctrl-C".to_owned(), Vec::new()));
+        return commented(stages);
+    }
+    let is_own = looked.is_none();
+    stages.push((
+        "operators: the kinds that they know, and the stand-ins for what they do".to_owned(),
+        operators(workspace, facts),
+    ));
+    stages.push((format!("apply: each namespace, {claims}"), applied(workspace, facts, is_own)));
     let provision = WAYS.map(|way| own::shown(&deployment::provision_words(workspace, &facts.host, way)));
     stages.push((format!("provision: {} by its role, on this stage", facts.host), provision.to_vec()));
     if deployment::monitored(root).is_some() {
@@ -42,6 +63,13 @@ pub(super) fn lines(args: &Args, facts: &Facts, registry: &str, root: &Path) -> 
     if args.hold {
         stages.push(("hold: until Ctrl-C".to_owned(), Vec::new()));
     }
+    if looked.is_some() {
+        stages.push(("removed: all that was made in the cluster".to_owned(), close));
+    }
+    commented(stages)
+}
+
+fn commented(stages: Vec<(String, Vec<String>)>) -> Vec<String> {
     let comment = |(title, lines): (String, Vec<String>)| {
         std::iter::once(format!("# {title}")).chain(lines.into_iter().map(|line| format!("#   {line}")))
     };
@@ -55,7 +83,12 @@ fn shown(lines: impl IntoIterator<Item = Invocation>) -> Vec<String> {
 
 fn inside(args: &Args) -> Vec<String> {
     let name = args.name.as_str();
-    shown([linux::enclosed(line!("cargo xtask rehearse {name} --enclosed {FOLDER} --door PORT"))])
+    let context = args.cluster.as_ref().map(ToString::to_string);
+    let way = match &context {
+        Some(context) => vec!["--cluster", context, "--images", "127.0.0.1:NODEPORT"],
+        None => vec!["--door", "PORT"],
+    };
+    shown([linux::enclosed(line!("cargo xtask rehearse {name} --enclosed {FOLDER} {way...}"))])
 }
 
 fn network() -> Vec<String> {
@@ -79,6 +112,15 @@ fn started(workspace: &Workspace, registry: &str) -> Vec<String> {
     lines
 }
 
+/// The same with somebody's cluster.
+fn reached(workspace: &Workspace) -> Vec<String> {
+    let layout = Layout { folder: FOLDER, address: RINGTAIL, cgroup: FOLDER };
+    let mut lines: Vec<String> =
+        [enclosure::door_to(workspace), layout.coredns()].iter().map(|line| format!("{line} &")).collect();
+    lines.extend(shown([cluster::ask(workspace, &["get", "--raw", "/readyz"])]));
+    lines
+}
+
 fn operators(workspace: &Workspace, facts: &Facts) -> Vec<String> {
     let mut lines = shown(deployment::kinds(workspace));
     lines.push(format!("{} &", deployment::operators(workspace, &facts.tailnet, "REVISION", "POSTGRES")));
@@ -87,10 +129,11 @@ fn operators(workspace: &Workspace, facts: &Facts) -> Vec<String> {
     lines
 }
 
-fn applied(workspace: &Workspace, facts: &Facts) -> Vec<String> {
+fn applied(workspace: &Workspace, facts: &Facts, is_own: bool) -> Vec<String> {
     let one = |app| {
         let render = own::shown(&deployment::render_words(workspace, app));
-        std::iter::once(render).chain(shown(deployment::applied(workspace, app)))
+        let over = (!is_own).then(|| deployment::adaptation(workspace, app).to_string());
+        std::iter::once(render).chain(over).chain(shown(deployment::applied(workspace, app)))
     };
     facts.apps.iter().flat_map(one).collect()
 }
