@@ -106,7 +106,9 @@ fn one_at_a_time(cx: &Context, name: &ContainerName) -> Result<lock::Lock> {
     let folder =
         Context::leaving(cx.system.stdout(&git::common_dir(), "this is not a git checkout"), "nothing was done")?;
     let path = std::path::Path::new(folder.trim()).join(format!("xtask-release-{name}.lock"));
-    let taken = lock::take(&path).map_err(|error| Failure::environment(format!("{}: {error}", path.display())))?;
+    let taken = lock::take(&path).map_err(|error| {
+        Failure::environment(format!("can't lock {}: {error}", path.display())).left("nothing was done")
+    })?;
     taken.ok_or_else(|| {
         Failure::refused(format!("another release of {name} is running in this clone"))
             .left("nothing was done")
